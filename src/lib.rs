@@ -1,0 +1,9 @@
+//! BitTorrent on plain OS threads: no async runtime, blocking sockets, and verified pieces straight into a memory map.
+#![deny(missing_docs)]
+
+pub mod bencode;
+pub mod bits;
+mod crew;
+pub mod metainfo;
+
+pub use metainfo::{InfoHash, Metainfo};
