@@ -4,6 +4,7 @@
 pub mod bencode;
 pub mod bits;
 mod crew;
+pub mod hash;
 pub mod metainfo;
 
 pub use metainfo::{InfoHash, Metainfo};
