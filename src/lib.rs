@@ -6,5 +6,6 @@ pub mod bits;
 mod crew;
 pub mod hash;
 pub mod metainfo;
+pub mod wire;
 
 pub use metainfo::{InfoHash, Metainfo};
