@@ -3,9 +3,16 @@
 
 pub mod bencode;
 pub mod bits;
+mod config;
 mod crew;
 pub mod hash;
 pub mod metainfo;
+pub mod policy;
 pub mod wire;
 
+pub use config::{
+    AddOptions, Check, Config, ListenConfig, Order, PeerConfig, RateLimits, ResourceConfig, Seeding, Start,
+    TrackerConfig,
+};
 pub use metainfo::{InfoHash, Metainfo};
+pub use policy::{Priority, Reciprocity};

@@ -1,0 +1,195 @@
+//! What a session and a torrent can be told, with the defaults that are documented here.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub(crate) use crate::policy::Priority;
+
+/// How a [`Session`](crate::Session) works. Start from `Config::default()` and change what you need.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Where peers can reach us.
+    pub listen: ListenConfig,
+    /// Limits for all torrents together.
+    pub limits: RateLimits,
+    /// How many peers, and how patient we are.
+    pub peers: PeerConfig,
+    /// Memory and threads.
+    pub resources: ResourceConfig,
+    /// How trackers are spoken to.
+    pub trackers: TrackerConfig,
+    /// Where the resume journals are kept; `None` for the folder `.ropewalk` beside each torrent's files.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Where peers can reach us.
+#[derive(Clone, Debug)]
+pub struct ListenConfig {
+    /// The TCP ports to try, in order; 0 is any free port. Default: 6881 to 6889, then any. One port serves IPv4 and IPv6.
+    pub ports: RangeInclusive<u16>,
+    /// The one local address to use, for connections in both directions; `None` for all.
+    pub bind: Option<IpAddr>,
+    /// Whether to listen at all. Default: true.
+    pub accept: bool,
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        Self { ports: 6881..=6889, bind: None, accept: true }
+    }
+}
+
+/// Limits on payload, in bytes per second; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateLimits {
+    /// What we receive.
+    pub down: Option<u64>,
+    /// What we send.
+    pub up: Option<u64>,
+}
+
+/// How many peers, and how patient we are with them.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// Connections per torrent, dialled and accepted. Default: 200.
+    pub per_torrent: usize,
+    /// New connections that we begin per second and torrent. Default: 30.
+    pub dials_per_second: u32,
+    /// Peers that we upload to at the same time; `None` for as many as the measured capacity feeds (at least 8).
+    pub upload_slots: Option<usize>,
+    /// How long a connection may take to be made. Default: 10 s.
+    pub connect_timeout: Duration,
+    /// How long a handshake may take. Default: 10 s.
+    pub handshake_timeout: Duration,
+    /// A peer that sends nothing at all for this long is dropped. Default: 240 s.
+    pub idle_timeout: Duration,
+}
+
+impl Default for PeerConfig {
+    fn default() -> Self {
+        Self {
+            per_torrent: 200,
+            dials_per_second: 30,
+            upload_slots: None,
+            connect_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(240),
+        }
+    }
+}
+
+/// Memory and threads.
+#[derive(Clone, Debug)]
+pub struct ResourceConfig {
+    /// The bytes of all pieces in flight, those that wait for verification included. One piece per torrent is always
+    /// allowed. Default: 64 MiB.
+    pub in_flight: u64,
+    /// The threads of peers, torrents and workers together; those that announce or check files are not counted. A peer
+    /// takes two, a torrent two. Default: 4,096.
+    pub max_threads: usize,
+    /// Threads that verify and store pieces, and that check files. Default: one per core.
+    pub workers: usize,
+}
+
+impl Default for ResourceConfig {
+    fn default() -> Self {
+        let workers = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { in_flight: 64 << 20, max_threads: 4096, workers }
+    }
+}
+
+/// How trackers are spoken to.
+#[derive(Clone, Debug)]
+pub struct TrackerConfig {
+    /// How many peers to ask for. Default: 200.
+    pub numwant: u32,
+    /// How long the end of a session waits for the last announces. Default: 3 s.
+    pub stop_grace: Duration,
+}
+
+impl Default for TrackerConfig {
+    fn default() -> Self {
+        Self { numwant: 200, stop_grace: Duration::from_secs(3) }
+    }
+}
+
+/// How one torrent is added. Start from [`AddOptions::new`] and change what you need.
+#[derive(Clone, Debug)]
+pub struct AddOptions {
+    /// The folder that the torrent's files go into.
+    pub dir: PathBuf,
+    /// What to begin with.
+    pub start: Start,
+    /// In which order pieces are fetched.
+    pub order: Order,
+    /// A priority per file, in the order of the metainfo; what is missing is [`Priority::Normal`].
+    pub priorities: Vec<Priority>,
+    /// Peers to connect to, tracker or not.
+    pub peers: Vec<SocketAddr>,
+    /// Limits for this torrent, beside those of the session.
+    pub limits: RateLimits,
+    /// What to trust of the files that are there.
+    pub check: Check,
+    /// How to seed.
+    pub seeding: Seeding,
+    /// Whether the trackers of the metainfo are announced to. Default: true.
+    pub announce: bool,
+}
+
+impl AddOptions {
+    /// Downloads everything into `dir`, rarest pieces first.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            start: Start::Running,
+            order: Order::RarestFirst,
+            priorities: Vec::new(),
+            peers: Vec::new(),
+            limits: RateLimits::default(),
+            check: Check::Journal,
+            seeding: Seeding::Normal,
+            announce: true,
+        }
+    }
+}
+
+/// What a torrent begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Connect, download, seed.
+    Running,
+    /// Check the files, then wait for [`Torrent::resume`](crate::Torrent::resume).
+    Paused,
+}
+
+/// In which order pieces are fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The rarest first: best for the swarm and, over time, for us.
+    RarestFirst,
+    /// From the first to the last.
+    Sequential,
+}
+
+/// What to trust of the files that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// The resume journal, where it fits the files; everything else is hashed.
+    Journal,
+    /// Nothing: hash everything.
+    Full,
+    /// The files are complete and are only read, never written or created; a journal is not kept. Everything is hashed.
+    ReadOnly,
+}
+
+/// How to seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seeding {
+    /// Everybody sees all that we have.
+    Normal,
+    /// Each peer is shown one piece at a time, so that the first copies spread with the least upload (BEP 16). For the
+    /// only seed of a new torrent.
+    Super,
+}

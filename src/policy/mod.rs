@@ -1,0 +1,19 @@
+//! Pure decisions: which piece next, whom to unchoke, how long to wait, whom to dial.
+//!
+//! It owns the rules and their numbers. It refuses threads, sockets, clocks and randomness of its own: the time comes
+//! in as `now`, and whoever makes a policy hands it a seeded generator. The same inputs give the same decisions, so
+//! every rule here is tested on a fake clock.
+
+mod addresses;
+mod choker;
+mod limiter;
+mod picker;
+mod superseed;
+mod window;
+
+pub use addresses::{AddressBook, DialLimits, Source};
+pub use choker::{Candidate, Choker, Reciprocity, Role, SlotRule};
+pub use limiter::{Bucket, RateMeter};
+pub use picker::{Mode, Picker, PieceState, Priority};
+pub use superseed::SuperSeeder;
+pub use window::RequestWindow;
