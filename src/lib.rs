@@ -8,6 +8,7 @@ mod crew;
 pub mod hash;
 pub mod metainfo;
 pub mod policy;
+mod storage;
 pub mod wire;
 
 pub use config::{
@@ -16,3 +17,4 @@ pub use config::{
 };
 pub use metainfo::{InfoHash, Metainfo};
 pub use policy::{Priority, Reciprocity};
+pub use storage::StorageError;
