@@ -5,8 +5,10 @@ pub mod bencode;
 pub mod bits;
 mod config;
 mod crew;
+mod discovery;
 pub mod hash;
 pub mod metainfo;
+mod net;
 pub mod policy;
 mod storage;
 pub mod wire;
@@ -15,6 +17,7 @@ pub use config::{
     AddOptions, Check, Config, ListenConfig, Order, PeerConfig, RateLimits, ResourceConfig, Seeding, Start,
     TrackerConfig,
 };
+pub use discovery::{TrackerState, TrackerStatus};
 pub use metainfo::{InfoHash, Metainfo};
 pub use policy::{Priority, Reciprocity};
 pub use storage::StorageError;

@@ -1,0 +1,26 @@
+//! Where peers are found: the client side of trackers.
+//!
+//! Owns the threads and sockets that ask for peers. Refuses to decide what to do with an address: each one is a fact for
+//! the torrent that asked. What the bytes of a tracker mean is `wire::tracker`'s.
+//!
+//! - [`tracker`]: the announcer of one torrent, a thread for each tier of BEP 12;
+//! - `tiers`: which tracker of a tier is asked when, and about which event (pure, `now` is given);
+//! - `host`: one tracker, whatever it speaks, over both address families;
+//! - `http`, `udp_socket`: one exchange, blocking and interruptible; `udp_tracker` is the machine under the second;
+//! - `interrupt`, `resolve`: what makes a blocking call end when the torrent stops.
+
+mod host;
+mod http;
+pub(crate) mod interrupt;
+mod resolve;
+mod tiers;
+mod tracker;
+mod udp_socket;
+mod udp_tracker;
+
+pub(crate) use http::Tls;
+pub(crate) use tracker::{Announcer, Counters, Setup, Timing, TrackerFact};
+pub use tracker::{TrackerState, TrackerStatus};
+
+#[cfg(test)]
+mod tests;
