@@ -9,6 +9,7 @@ mod discovery;
 pub mod hash;
 pub mod metainfo;
 mod net;
+mod peer;
 pub mod policy;
 mod storage;
 pub mod wire;

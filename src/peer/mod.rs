@@ -1,0 +1,320 @@
+//! One peer: a thread that dials, shakes hands and reads, and a thread that writes.
+//!
+//! It owns the connection and this peer's requests. It decides nothing about the torrent: what the peer says goes to the
+//! owner as a [`Fact`], work comes from the owner through a channel, whole pieces go to the verify queue. A peer's fault
+//! ends this peer only.
+//!
+//! ```text
+//!             work, outgoing                      blocks
+//!   owner ───────────────────▶ tx-ADDR ─▶ socket ─▶ rx-ADDR ─▶ piece in flight ─▶ verify queue
+//!     ▲                           ▲                    │
+//!     └────────── facts ──────────┴──── uploads, kick ─┘
+//! ```
+
+mod buffer;
+mod dial;
+mod piece;
+mod pipeline;
+mod reader;
+mod valve;
+mod writer;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use parking_lot::{Mutex, RwLock};
+
+use crate::bits::Bits;
+use crate::hash::Sha1Hash;
+use crate::metainfo::{Block, InfoHash, Layout, Metainfo, PieceIndex};
+use crate::net::Closer;
+use crate::storage::Storage;
+use crate::wire::extension::ExtensionHandshake;
+use crate::wire::handshake::{PeerId, Reserved};
+use crate::wire::message::WireError;
+
+pub(crate) use buffer::{Buffer, BufferPool};
+pub(crate) use dial::{Incoming, dial, greet};
+pub(crate) use piece::{Contents, PieceInFlight};
+pub(crate) use pipeline::{Again, Pipeline, Work};
+pub(crate) use valve::Valve;
+
+/// The stack of a peer's threads: nothing here recurses, and bencode is read with a depth limit.
+pub(crate) const STACK: usize = 192 * 1024;
+/// Messages to a peer that wait to be written. A peer that lets more pile up is too slow to be worth it.
+const OUTBOX: usize = 1024;
+/// Pieces handed to a peer ahead of its claims.
+const WORK: usize = 64;
+/// How many requests of a peer wait for their upload (BEP 10 `reqq`, which we announce); more are rejected.
+pub(crate) const REQUEST_QUEUE: u32 = 512;
+/// Our id for `upload_only` messages (BEP 21), as our extension handshake says.
+pub(crate) const UPLOAD_ONLY_ID: u8 = 3;
+/// Our id for `lt_donthave` messages (BEP 54).
+pub(crate) const DONT_HAVE_ID: u8 = 7;
+
+/// The number of a connection, never used twice within a session.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct PeerKey(pub(crate) u32);
+
+/// What every peer of a torrent needs, made once.
+pub(crate) struct Context {
+    pub(crate) info_hash: InfoHash,
+    pub(crate) our_id: PeerId,
+    pub(crate) metainfo: Metainfo,
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) storage: Arc<Storage>,
+    /// The pieces that are verified and stored. Written by the owner alone, read before each upload.
+    pub(crate) have: RwLock<Bits>,
+    pub(crate) facts: Facts,
+    /// Whole pieces, for the verify workers. A peer waits here when they are behind.
+    pub(crate) verify: Sender<FullPiece>,
+    pub(crate) pool: Arc<BufferPool>,
+    /// Rate limits that hold for this torrent: its own and the session's.
+    pub(crate) down: [Arc<Valve>; 2],
+    pub(crate) up: [Arc<Valve>; 2],
+    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) bind: Option<std::net::IpAddr>,
+}
+
+/// How often those who wait at a limit look whether it was changed.
+const LIMIT_LOOK: Duration = Duration::from_millis(250);
+
+impl Context {
+    /// Changes of the limits in one direction: see [`Valve::changes`].
+    fn changes(valves: &[Arc<Valve>; 2]) -> u32 {
+        valves.iter().fold(0, |sum, valve| sum.wrapping_add(valve.changes()))
+    }
+}
+
+/// Where facts go: `false` says that nobody listens any more.
+pub(crate) type Facts = Box<dyn Fn(Fact) -> bool + Send + Sync>;
+
+/// How long the other side may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) connect: Duration,
+    pub(crate) handshake: Duration,
+    /// Silence after which we send a keep-alive (BEP 3).
+    pub(crate) keep_alive: Duration,
+}
+
+/// Payload bytes of a torrent or of one peer. Written by its threads, read by anyone; the numbers stand alone.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    /// Payload received, wasted bytes included.
+    pub(crate) down: AtomicU64,
+    /// Payload sent.
+    pub(crate) up: AtomicU64,
+    /// Payload received that was of no use: late, unasked or in a piece that failed.
+    pub(crate) wasted: AtomicU64,
+}
+
+impl Traffic {
+    pub(crate) fn read(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(counter: &AtomicU64, bytes: u64) {
+        counter.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A complete piece on its way to a verify worker.
+pub(crate) struct FullPiece {
+    pub(crate) piece: Arc<PieceInFlight>,
+    pub(crate) context: Arc<Context>,
+}
+
+/// What the owner and the two threads of a peer share.
+pub(crate) struct Link {
+    pub(crate) key: PeerKey,
+    pub(crate) addr: SocketAddr,
+    pub(crate) incoming: bool,
+    pub(crate) peer_id: PeerId,
+    pub(crate) reserved: Reserved,
+    /// This peer's requests. Locked for one step at a time, never across I/O or a send.
+    pub(crate) pipeline: Mutex<Pipeline>,
+    pub(crate) traffic: Traffic,
+    /// Milliseconds from `born` to the last bytes received.
+    heard: AtomicU64,
+    born: Instant,
+    outbox: Sender<Outgoing>,
+    work: Sender<Work>,
+    /// There is work or room in the window that the writer has not looked at. Set by whoever kicks, taken back by the
+    /// writer before it looks.
+    kicked: AtomicBool,
+    closer: Arc<Closer>,
+    /// Links of peers that share claims with this one, to cancel at: filled by the owner's roster.
+    roster: Arc<Roster>,
+}
+
+/// The peers of a torrent by key, for the rare message from one peer's thread to another peer.
+#[derive(Default)]
+pub(crate) struct Roster {
+    /// Locked to look one up or to change the set.
+    links: RwLock<std::collections::HashMap<PeerKey, std::sync::Weak<Link>>>,
+}
+
+impl Roster {
+    fn find(&self, key: PeerKey) -> Option<Arc<Link>> {
+        self.links.read().get(&key)?.upgrade()
+    }
+}
+
+/// What goes to a peer's writer.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// Bytes of whole messages, as they are.
+    Raw(Box<[u8]>),
+    /// `have` for these pieces.
+    Have(Box<[PieceIndex]>),
+    Choke,
+    Unchoke,
+    Interested,
+    NotInterested,
+    /// The peer may ask for these pieces while it is choked (BEP 6).
+    AllowFast(Box<[PieceIndex]>),
+    /// The peer wants a block.
+    Upload(Block),
+    /// The peer does not want it any more.
+    Forget(Block),
+    /// Somebody else sent us this block first.
+    Cancel(Block),
+    /// Wakes the writer: see [`Link::kick`].
+    Kick,
+}
+
+/// What a peer's threads tell the owner.
+pub(crate) enum Fact {
+    /// No connection came about.
+    Unreachable { key: PeerKey, addr: SocketAddr, why: PeerError },
+    /// Hands are shaken.
+    Joined(Arc<Link>),
+    /// The peer said something that changes its state.
+    Said(PeerKey, Said),
+    /// The peer can take about this many blocks of work.
+    Hungry(PeerKey, u32),
+    /// The connection is over; every claim is back.
+    Gone { key: PeerKey, why: PeerError },
+    /// A verify worker stored this piece.
+    Stored { piece: Arc<PieceInFlight>, audit: Option<Audit> },
+    /// A piece did not hash to what it should.
+    Corrupt { piece: Arc<PieceInFlight>, audit: Audit },
+    /// A verified piece could not be stored.
+    NotStored { piece: Arc<PieceInFlight>, error: crate::storage::StorageError },
+    /// Bytes that we have could not be read.
+    Unreadable { error: crate::storage::StorageError },
+}
+
+/// Who sent which bytes of a piece: what finds the liar among several senders.
+pub(crate) struct Audit {
+    /// One entry a block: its sender and the SHA-1 of what it sent.
+    pub(crate) blocks: Vec<(PeerKey, Sha1Hash)>,
+}
+
+/// What a peer says of its state.
+pub(crate) enum Said {
+    Choke,
+    Unchoke,
+    Interested,
+    NotInterested,
+    Have(PieceIndex),
+    /// Its pieces, all at once: `bitfield`, `have all` or `have none`.
+    Pieces(Bits),
+    AllowedFast(PieceIndex),
+    /// It does not have this piece after all (BEP 54).
+    DontHave(PieceIndex),
+    /// It rejects a request for this piece although it unchokes us (BEP 6).
+    Refused(PieceIndex),
+    Extension(Box<ExtensionHandshake>),
+    UploadOnly(bool),
+}
+
+/// Why a peer ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PeerError {
+    #[error("no connection: {0}")]
+    Connect(std::io::Error),
+    #[error("the connection broke: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("it closed the connection")]
+    Closed,
+    #[error("no answer to the handshake in time")]
+    HandshakeTimeout,
+    #[error("it is not a BitTorrent peer")]
+    NotBitTorrent,
+    #[error("it answered for another torrent")]
+    OtherTorrent,
+    #[error("it is this client itself")]
+    Ourselves,
+    #[error("protocol error: {0}")]
+    Wire(#[from] WireError),
+    #[error("protocol error: {0}")]
+    Protocol(&'static str),
+    #[error("disk: {0}")]
+    Storage(#[from] crate::storage::StorageError),
+    #[error("{0}")]
+    Thread(#[from] crate::crew::NoThread),
+    #[error("stopped")]
+    Stopped,
+}
+
+impl PeerError {
+    /// Whether the peer broke the protocol, rather than the network the connection.
+    pub(crate) fn is_fault(&self) -> bool {
+        matches!(self, Self::Wire(_) | Self::Protocol(_) | Self::NotBitTorrent)
+    }
+}
+
+impl Link {
+    /// Sends to the writer without ever waiting. `false`: the peer lets its messages pile up, or is gone.
+    pub(crate) fn send(&self, message: Outgoing) -> bool {
+        self.outbox.try_send(message).is_ok()
+    }
+
+    /// Hands work to the peer, without waiting; gives it back where the peer has enough.
+    pub(crate) fn give(&self, work: Work) -> Result<(), Work> {
+        self.work.try_send(work).map_err(TrySendError::into_inner)?;
+        self.kick();
+        Ok(())
+    }
+
+    /// Has the writer look at its window.
+    pub(crate) fn kick(&self) {
+        if !self.kicked.swap(true, Ordering::AcqRel) {
+            // Only to wake it: a writer whose outbox is full is about to take it in, and looks at the flag after that.
+            self.outbox.try_send(Outgoing::Kick).ok();
+        }
+    }
+
+    /// Ends the connection; a [`Fact::Gone`] follows.
+    pub(crate) fn close(&self) {
+        self.closer.close();
+    }
+
+    /// How long nothing has come from the peer.
+    pub(crate) fn silent_for(&self, now: Instant) -> Duration {
+        let heard = self.born + Duration::from_millis(self.heard.load(Ordering::Relaxed));
+        now.saturating_duration_since(heard)
+    }
+
+    /// Whether both sides speak the Fast extension (BEP 6).
+    pub(crate) fn fast(&self) -> bool {
+        self.reserved.fast()
+    }
+
+    /// When hands were shaken.
+    pub(crate) fn born(&self) -> Instant {
+        self.born
+    }
+}
+
+/// The receiving ends that a writer works from.
+struct Inlets {
+    outbox: Receiver<Outgoing>,
+    work: Receiver<Work>,
+}

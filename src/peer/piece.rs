@@ -1,0 +1,273 @@
+//! The piece in flight: the one place where several peers work on the same piece.
+//!
+//! It owns the blocks of one piece until the piece is verified: which are wanted, who was asked for them, which have
+//! arrived and from whom. Peers claim blocks, several peers may claim the same one, and the first copy wins; large
+//! pieces, slow peers and the endgame are this one mechanism. It knows nothing of sockets, and it is closed before
+//! its bytes leave, so nothing touches them during verification.
+
+use std::cmp::Reverse;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::PeerKey;
+use super::buffer::Buffer;
+use crate::metainfo::{Block, Layout, PieceIndex};
+
+/// One piece that is being fetched. Shared by the owner and by every peer that works on it.
+pub(crate) struct PieceInFlight {
+    index: PieceIndex,
+    /// How many blocks nobody has claimed and nobody has sent. Written under the lock of `state`, read by the owner
+    /// without it, to find work; a stale value costs a peer one look.
+    unclaimed: AtomicU32,
+    /// How often a claim was given back and left its block without any. Written under the lock of `state`, read by the
+    /// owner without it: a change says that those who once found nothing left to claim may look again.
+    released: AtomicU32,
+    /// This piece failed before: its blocks are hashed one by one, to find who lied.
+    audited: bool,
+    /// The blocks. Locked for a claim or an arrival, never across I/O or a send.
+    state: Mutex<State>,
+}
+
+struct State {
+    slots: Vec<Slot>,
+    missing: u32,
+    /// Nothing more is claimed or taken: the piece is complete or given up.
+    closed: bool,
+}
+
+struct Slot {
+    block: Block,
+    /// The bytes and who sent them.
+    data: Option<(Buffer, PeerKey)>,
+    /// Who was asked first, and who was asked too. Rarely more than one: [`Vec::new`] costs nothing.
+    claim: Option<Claim>,
+    more: Vec<PeerKey>,
+}
+
+/// A block that a peer was asked for.
+#[derive(Clone, Copy)]
+struct Claim {
+    holder: PeerKey,
+    asked: Instant,
+    pace: Option<Pace>,
+}
+
+/// How quickly a peer answers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// The mean time to an answer.
+    pub(crate) usual: Duration,
+    /// The time after which an answer is late even for this peer.
+    pub(crate) late: Duration,
+}
+
+/// What became of a block that arrived.
+pub(crate) enum Arrival {
+    /// It was not needed any more.
+    Late,
+    /// It was kept; the peers named had been asked for it too.
+    Kept(Vec<PeerKey>),
+    /// It was kept and the piece is complete: the caller hands it on for verification.
+    Complete(Vec<PeerKey>),
+}
+
+/// A complete piece's blocks in order, each with its sender.
+pub(crate) struct Contents {
+    pub(crate) blocks: Vec<Buffer>,
+    pub(crate) senders: Vec<PeerKey>,
+}
+
+impl PieceInFlight {
+    pub(crate) fn new(layout: &Layout, index: PieceIndex, audited: bool) -> Self {
+        let count = layout.block_count(index);
+        let slots = (0..count)
+            .filter_map(|number| layout.block(index, number))
+            .map(|block| Slot { block, data: None, claim: None, more: Vec::new() })
+            .collect();
+        let state = Mutex::new(State { slots, missing: count, closed: false });
+        Self { index, unclaimed: AtomicU32::new(count), released: AtomicU32::new(0), audited, state }
+    }
+
+    pub(crate) fn index(&self) -> PieceIndex {
+        self.index
+    }
+
+    /// Whether it failed before and its blocks are to be hashed one by one.
+    pub(crate) fn is_audited(&self) -> bool {
+        self.audited
+    }
+
+    /// How many blocks `peer`, which answers within `patience`, could claim again: see [`PieceInFlight::claim_again`].
+    pub(crate) fn overdue(&self, peer: PeerKey, patience: Duration, now: Instant) -> usize {
+        let state = self.state.lock();
+        if state.closed {
+            return 0;
+        }
+        state.slots.iter().filter(|slot| slot.gain(peer, patience, now).is_some()).count()
+    }
+
+    /// How many blocks nobody was asked for.
+    pub(crate) fn unclaimed(&self) -> u32 {
+        self.unclaimed.load(Ordering::Relaxed)
+    }
+
+    /// How often blocks became free again.
+    pub(crate) fn released(&self) -> u32 {
+        self.released.load(Ordering::Relaxed)
+    }
+
+    /// How many blocks have arrived.
+    pub(crate) fn arrived(&self) -> u32 {
+        let state = self.state.lock();
+        state.slots.len() as u32 - state.missing
+    }
+
+    /// Claims up to `max` blocks that nobody has claimed, in order (strict priority within a piece).
+    pub(crate) fn claim(&self, peer: PeerKey, max: usize, pace: Option<Pace>, now: Instant, out: &mut Vec<Block>) {
+        if self.unclaimed() == 0 {
+            return;
+        }
+        let mut state = self.state.lock();
+        if state.closed {
+            return;
+        }
+        let mut left = max;
+        for slot in state.slots.iter_mut() {
+            if left == 0 {
+                break;
+            }
+            if slot.claim.is_none() && slot.data.is_none() {
+                slot.claim = Some(Claim { holder: peer, asked: now, pace });
+                self.unclaimed.fetch_sub(1, Ordering::Relaxed);
+                out.push(slot.block);
+                left -= 1;
+            }
+        }
+    }
+
+    /// Claims up to `max` blocks that others were asked for and that `peer`, which answers within `patience`, would bring
+    /// sooner: the endgame. That is so where the other one is late by its own measure, or needs more than twice as long
+    /// still. Those that would take longest come first.
+    pub(crate) fn claim_again(
+        &self,
+        peer: PeerKey,
+        max: usize,
+        patience: Duration,
+        now: Instant,
+        out: &mut Vec<Block>,
+    ) {
+        let mut state = self.state.lock();
+        if state.closed || max == 0 {
+            return;
+        }
+        let slots = state.slots.iter().enumerate();
+        let mut waiting: Vec<(Reverse<Duration>, usize)> =
+            slots.filter_map(|(at, slot)| Some((Reverse(slot.gain(peer, patience, now)?), at))).collect();
+        waiting.sort_unstable();
+        for (_, at) in waiting.into_iter().take(max) {
+            state.slots[at].more.push(peer);
+            out.push(state.slots[at].block);
+        }
+    }
+
+    /// Gives back a claim; what has arrived stays.
+    pub(crate) fn release(&self, peer: PeerKey, block: Block) {
+        let mut state = self.state.lock();
+        let Some(slot) = state.slots.get_mut(block.number() as usize) else { return };
+        slot.more.retain(|&other| other != peer);
+        if let Some(claim) = slot.claim
+            && claim.holder == peer
+        {
+            slot.claim = slot.more.pop().map(|other| Claim { holder: other, pace: None, ..claim });
+            if slot.claim.is_none() && slot.data.is_none() && !state.closed {
+                self.unclaimed.fetch_add(1, Ordering::Relaxed);
+                self.released.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Takes in a block that `peer` sent, whether it still holds a claim or not.
+    pub(crate) fn arrive(&self, peer: PeerKey, block: Block, data: Buffer) -> Arrival {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Arrival::Late;
+        }
+        let Some(slot) = state.slots.get_mut(block.number() as usize).filter(|slot| slot.block == block) else {
+            return Arrival::Late;
+        };
+        if slot.data.is_some() {
+            return Arrival::Late;
+        }
+        if slot.claim.is_none() {
+            self.unclaimed.fetch_sub(1, Ordering::Relaxed);
+        }
+        let mut others = std::mem::take(&mut slot.more);
+        others.extend(slot.claim.take().map(|claim| claim.holder));
+        others.retain(|&other| other != peer);
+        slot.data = Some((data, peer));
+        state.missing -= 1;
+        if state.missing > 0 {
+            return Arrival::Kept(others);
+        }
+        state.closed = true;
+        Arrival::Complete(others)
+    }
+
+    /// The bytes of a complete piece. `None` where it is not complete or they were taken before.
+    pub(crate) fn take(&self) -> Option<Contents> {
+        let mut state = self.state.lock();
+        if state.missing > 0 {
+            return None;
+        }
+        let slots = std::mem::take(&mut state.slots);
+        let (blocks, senders): (Vec<_>, Vec<_>) = slots.into_iter().filter_map(|slot| slot.data).unzip();
+        (!blocks.is_empty()).then_some(Contents { blocks, senders })
+    }
+
+    /// Gives the piece up, unless it is complete: its bytes go, nothing is claimed or taken any more. Says whether it was.
+    pub(crate) fn abandon(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.missing == 0 {
+            return false;
+        }
+        state.closed = true;
+        self.unclaimed.store(0, Ordering::Relaxed);
+        state.slots.iter_mut().for_each(|slot| slot.data = None);
+        true
+    }
+}
+
+#[cfg(test)]
+impl PieceInFlight {
+    /// For each block whether it has arrived and who is asked for it.
+    pub(crate) fn look(&self) -> Vec<(bool, Vec<PeerKey>)> {
+        let state = self.state.lock();
+        let asked =
+            |slot: &Slot| slot.claim.iter().map(|claim| claim.holder).chain(slot.more.iter().copied()).collect();
+        state.slots.iter().map(|slot| (slot.data.is_some(), asked(slot))).collect()
+    }
+}
+
+impl Slot {
+    /// How much longer than `peer`, which answers within `patience`, the one who was asked may take; `None` where asking
+    /// again is no gain.
+    fn gain(&self, peer: PeerKey, patience: Duration, now: Instant) -> Option<Duration> {
+        let claim = self.claim.filter(|claim| claim.holder != peer)?;
+        if self.data.is_some() || self.more.contains(&peer) {
+            return None;
+        }
+        let waited = now.saturating_duration_since(claim.asked);
+        let left = match claim.pace {
+            Some(pace) if waited < pace.late + patience => pace.usual.saturating_sub(waited),
+            None if waited < patience * 2 => Duration::ZERO,
+            // Late by its own measure: there is no telling.
+            _ => Duration::MAX,
+        };
+        (left > patience * 2).then_some(left)
+    }
+}
+
+#[cfg(test)]
+mod tests;

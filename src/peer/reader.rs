@@ -1,0 +1,409 @@
+//! The reading half of a peer: bytes from the socket to blocks in their pieces and facts for the owner.
+//!
+//! It owns the receive buffer. A block is read from the socket straight into the buffer that it stays in until it is
+//! stored; what follows it on the wire goes into the receive buffer by the same call.
+
+use std::io::{self, IoSliceMut, Read};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::pipeline::Delivered;
+use super::{Context, Fact, FullPiece, LIMIT_LOOK, Link, Outgoing, PeerError, PeerKey, Said, Traffic};
+use crate::bits::Bits;
+use crate::metainfo::{BLOCK_LEN, Block, PieceIndex};
+use crate::net::Stream;
+use crate::wire::extension::{self, ExtensionHandshake};
+use crate::wire::message::{Header, Limits, MAX_BLOCK_LEN, Message, PIECE_HEADER_LEN, peek};
+
+/// The receive buffer: room for what stands between two blocks.
+const INPUT: usize = 1024;
+/// Blocks that nobody asked for, after which the peer is no use.
+const UNASKED: u32 = 64;
+/// Rejects in a row, after which the peer is no use.
+const REJECTS: u32 = 256;
+/// Allowed-fast pieces that are remembered of a peer (BEP 6 suggests 10).
+const ALLOWED_FAST: u32 = 64;
+/// Extension handshakes that a peer may send: it may repeat them, not flood with them (BEP 10).
+const EXTENSION_HANDSHAKES: u32 = 16;
+
+/// Reads until the connection ends.
+pub(super) fn run(link: &Link, context: &Arc<Context>, stream: Stream) -> Result<(), PeerError> {
+    let pieces = context.layout.piece_count();
+    let mut reader = Reader {
+        link,
+        context,
+        input: Input { stream, bytes: vec![0; INPUT], start: 0, end: 0 },
+        limits: Limits::for_pieces(pieces),
+        peer: PeerState { has: Bits::new(pieces), ..PeerState::default() },
+    };
+    while reader.step()?.is_continue() {}
+    Ok(())
+}
+
+struct Reader<'a> {
+    link: &'a Link,
+    context: &'a Arc<Context>,
+    input: Input,
+    limits: Limits,
+    peer: PeerState,
+}
+
+/// What the peer has said, so that only changes reach the owner.
+#[derive(Default)]
+struct PeerState {
+    has: Bits,
+    choking: Option<bool>,
+    interested: bool,
+    /// A `bitfield`, `have all`, `have none` or `have` has come.
+    said_pieces: bool,
+    allowed_fast: u32,
+    extension_handshakes: u32,
+}
+
+struct Input {
+    stream: Stream,
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Reader<'_> {
+    fn step(&mut self) -> Result<ControlFlow<()>, PeerError> {
+        match peek(self.input.pending(), &self.limits)? {
+            Header::NeedMore => return self.read_until(self.input.pending().len() + 1),
+            Header::KeepAlive => self.input.start += 4,
+            Header::Piece { index, begin, len } => {
+                self.input.start += PIECE_HEADER_LEN;
+                let block = self.context.layout.range(index, begin, len);
+                self.receive(block.ok_or(PeerError::Protocol("a block outside the torrent"))?)?;
+            }
+            Header::Message { len } => {
+                if self.input.pending().len() < 4 + len {
+                    return self.read_until(4 + len);
+                }
+                let at = self.input.start + 4;
+                self.input.start += 4 + len;
+                // The body is lent from the buffer while `self` handles it.
+                let bytes = std::mem::take(&mut self.input.bytes);
+                let result = Message::decode(&bytes[at..at + len]).map_err(PeerError::from);
+                let result = result.and_then(|message| self.handle(message));
+                self.input.bytes = bytes;
+                result?;
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Reads until `len` bytes wait to be parsed.
+    fn read_until(&mut self, len: usize) -> Result<ControlFlow<()>, PeerError> {
+        self.input.make_room(len);
+        while self.input.pending().len() < len {
+            let input = &mut self.input;
+            let n = retry(|| input.stream.read(&mut input.bytes[input.end..]))?;
+            if n == 0 {
+                return Ok(ControlFlow::Break(()));
+            }
+            input.end += n;
+            self.link.hear(Instant::now());
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Receives the payload of a piece message.
+    fn receive(&mut self, block: Block) -> Result<(), PeerError> {
+        let expected = block.len <= BLOCK_LEN && self.link.pipeline.lock().expects(block);
+        if !expected {
+            return self.discard(block);
+        }
+        let mut buffer = self.context.pool.take(block.len);
+        let bytes = buffer.as_mut();
+        let mut filled = self.input.drain_into(bytes);
+        if filled > 0 {
+            self.pay(filled as u64)?;
+        }
+        while filled < bytes.len() {
+            // Everything buffered has been taken: what follows the block starts the buffer anew.
+            let Input { stream, bytes: input, start, end } = &mut self.input;
+            let mut parts = [IoSliceMut::new(&mut bytes[filled..]), IoSliceMut::new(&mut input[..INPUT])];
+            let n = retry(|| stream.read_vectored(&mut parts))?;
+            if n == 0 {
+                return Err(PeerError::Closed);
+            }
+            let of_block = n.min(bytes.len() - filled);
+            filled += of_block;
+            (*start, *end) = (0, n - of_block);
+            self.pay(of_block as u64)?;
+        }
+        let now = Instant::now();
+        self.link.hear(now);
+        let (delivered, room) = {
+            let mut pipeline = self.link.pipeline.lock();
+            (pipeline.arrived(block, buffer, now), pipeline.wants_refill())
+        };
+        if room {
+            self.link.kick();
+        }
+        match delivered {
+            Some(Delivered::Kept(others)) => self.cancel(block, &others),
+            Some(Delivered::Complete(piece, others)) => {
+                self.cancel(block, &others);
+                let full = FullPiece { piece, context: Arc::clone(self.context) };
+                self.context.verify.send(full).map_err(|_| PeerError::Stopped)?;
+            }
+            Some(Delivered::Late) | None => self.waste(block.len),
+        }
+        Ok(())
+    }
+
+    /// Reads past a block that nobody waits for.
+    fn discard(&mut self, block: Block) -> Result<(), PeerError> {
+        if self.link.pipeline.lock().unasked() > UNASKED {
+            return Err(PeerError::Protocol("many blocks that nobody asked for"));
+        }
+        self.waste(block.len);
+        let mut left = block.len.min(MAX_BLOCK_LEN) as usize;
+        while left > 0 {
+            if self.input.pending().is_empty() && self.read_until(1)?.is_break() {
+                return Err(PeerError::Closed);
+            }
+            let n = left.min(self.input.pending().len());
+            self.input.start += n;
+            left -= n;
+            self.pay(n as u64)?;
+        }
+        Ok(())
+    }
+
+    fn waste(&self, len: u32) {
+        Traffic::add(&self.link.traffic.wasted, u64::from(len));
+        Traffic::add(&self.context.traffic.wasted, u64::from(len));
+    }
+
+    /// Counts payload and waits where a limit says so.
+    fn pay(&self, bytes: u64) -> Result<(), PeerError> {
+        Traffic::add(&self.link.traffic.down, bytes);
+        Traffic::add(&self.context.traffic.down, bytes);
+        let valves = &self.context.down;
+        let now = Instant::now();
+        let wait = valves.iter().map(|valve| valve.take(bytes, now)).max().unwrap_or_default();
+        if wait.is_zero() {
+            return Ok(());
+        }
+        // It is we who hold the peer up: that is no stall of its.
+        self.link.pipeline.lock().hold();
+        let (until, changes) = (now + wait, Context::changes(valves));
+        while Context::changes(valves) == changes {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            if self.link.closer.wait(left.min(LIMIT_LOOK)) {
+                return Err(PeerError::Stopped);
+            }
+        }
+        self.link.pipeline.lock().go_on(Instant::now());
+        Ok(())
+    }
+
+    /// Takes back what other peers were asked for.
+    fn cancel(&self, block: Block, others: &[PeerKey]) {
+        for other in others.iter().filter_map(|&key| self.link.roster.find(key)) {
+            other.send(Outgoing::Cancel(block));
+        }
+    }
+
+    fn handle(&mut self, message: Message<'_>) -> Result<(), PeerError> {
+        if message.needs_fast() && !self.link.fast() {
+            return Err(PeerError::Protocol("a message of the Fast extension, which was not agreed on"));
+        }
+        match message {
+            Message::KeepAlive | Message::Unknown { .. } | Message::Port(_) | Message::Piece { .. } => Ok(()),
+            Message::Choke => self.choke(true),
+            Message::Unchoke => self.choke(false),
+            Message::Interested => self.interested(true),
+            Message::NotInterested => self.interested(false),
+            Message::Have(index) => {
+                let piece = self.piece(index)?;
+                self.peer.said_pieces = true;
+                if self.peer.has.set(index) { self.say(Said::Have(piece)) } else { Ok(()) }
+            }
+            Message::Bitfield(bits) => {
+                let bits = Bits::from_wire(bits, self.context.layout.piece_count());
+                self.pieces(bits.ok_or(PeerError::Protocol("a bitfield with spare bits set"))?)
+            }
+            // What says nothing new costs nothing, however often it comes.
+            Message::HaveAll if self.peer.has.is_full() => Ok(()),
+            Message::HaveNone if self.peer.said_pieces => Ok(()),
+            Message::HaveAll => self.pieces(Bits::full(self.context.layout.piece_count())),
+            Message::HaveNone => self.pieces(Bits::new(self.context.layout.piece_count())),
+            Message::Request { index, begin, len } => {
+                let block = self.block(index, begin, len)?;
+                if !self.link.send(Outgoing::Upload(block)) {
+                    return Err(PeerError::Protocol("more requests than it may have outstanding"));
+                }
+                Ok(())
+            }
+            Message::Cancel { index, begin, len } => {
+                self.link.send(Outgoing::Forget(self.block(index, begin, len)?));
+                Ok(())
+            }
+            // A suggestion is a hint about the other side's cache (BEP 6); rarest first is better for the swarm.
+            Message::Suggest(index) => self.piece(index).map(drop),
+            Message::AllowedFast(index) => self.allowed_fast(index),
+            Message::Reject { index, begin, len } => self.rejected(self.block(index, begin, len)?),
+            Message::Extended { id, payload } => self.extended(id, payload),
+        }
+    }
+
+    fn choke(&mut self, choking: bool) -> Result<(), PeerError> {
+        if self.peer.choking.replace(choking) == Some(choking) {
+            return Ok(());
+        }
+        let mut pipeline = self.link.pipeline.lock();
+        if choking {
+            pipeline.choke(self.link.fast());
+        } else {
+            pipeline.unchoke(Instant::now());
+        }
+        drop(pipeline);
+        self.say(if choking { Said::Choke } else { Said::Unchoke })?;
+        self.link.kick();
+        Ok(())
+    }
+
+    fn interested(&mut self, interested: bool) -> Result<(), PeerError> {
+        if std::mem::replace(&mut self.peer.interested, interested) == interested {
+            return Ok(());
+        }
+        self.say(if interested { Said::Interested } else { Said::NotInterested })
+    }
+
+    /// What it has: the first message of most peers. aria2 sends another one instead of many haves, so a later one adds
+    /// to what is known; it costs the owner nothing unless it does.
+    fn pieces(&mut self, has: Bits) -> Result<(), PeerError> {
+        if !std::mem::replace(&mut self.peer.said_pieces, true) {
+            self.peer.has = has.clone();
+            return self.say(Said::Pieces(has));
+        }
+        let known = self.peer.has.count();
+        for piece in has.iter() {
+            self.peer.has.set(piece);
+        }
+        if self.peer.has.count() > known { self.say(Said::Pieces(self.peer.has.clone())) } else { Ok(()) }
+    }
+
+    fn allowed_fast(&mut self, index: u32) -> Result<(), PeerError> {
+        let piece = self.piece(index)?;
+        self.peer.allowed_fast += 1;
+        if self.peer.allowed_fast > ALLOWED_FAST {
+            return Ok(());
+        }
+        self.link.pipeline.lock().allow_fast(piece, self.context.layout.piece_count());
+        self.say(Said::AllowedFast(piece))?;
+        self.link.kick();
+        Ok(())
+    }
+
+    fn rejected(&mut self, block: Block) -> Result<(), PeerError> {
+        let rejects = self.link.pipeline.lock().reject(block);
+        let choking = self.peer.choking != Some(false);
+        match rejects {
+            Some(REJECTS..) if !choking => Err(PeerError::Protocol("it rejects everything while it unchokes us")),
+            Some(_) if !choking => {
+                self.say(Said::Refused(block.piece))?;
+                self.link.kick();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn extended(&mut self, id: u8, payload: &[u8]) -> Result<(), PeerError> {
+        match id {
+            0 => {
+                self.peer.extension_handshakes += 1;
+                if self.peer.extension_handshakes > EXTENSION_HANDSHAKES {
+                    return Err(PeerError::Protocol("too many extension handshakes"));
+                }
+                let handshake = ExtensionHandshake::decode(payload)
+                    .map_err(|_| PeerError::Protocol("an extension handshake that is not bencode"))?;
+                if let Some(reqq) = handshake.reqq {
+                    self.link.pipeline.lock().window.set_allowed(reqq);
+                }
+                self.say(Said::Extension(Box::new(handshake)))
+            }
+            super::UPLOAD_ONLY_ID => match payload.first() {
+                Some(&flag) => self.say(Said::UploadOnly(flag != 0)),
+                None => Ok(()),
+            },
+            super::DONT_HAVE_ID => {
+                let index = extension::decode_dont_have(payload)
+                    .map_err(|_| PeerError::Protocol("an lt_donthave of the wrong length"))?;
+                let piece = self.piece(index)?;
+                if self.peer.has.clear(index) { self.say(Said::DontHave(piece)) } else { Ok(()) }
+            }
+            // An extension that we did not offer: nothing that was agreed on, nothing to lose.
+            _ => Ok(()),
+        }
+    }
+
+    fn piece(&self, index: u32) -> Result<PieceIndex, PeerError> {
+        self.context.layout.piece(index).ok_or(PeerError::Protocol("a piece that does not exist"))
+    }
+
+    fn block(&self, index: u32, begin: u32, len: u32) -> Result<Block, PeerError> {
+        let block = self.context.layout.range(index, begin, len);
+        block
+            .filter(|block| block.len <= MAX_BLOCK_LEN)
+            .ok_or(PeerError::Protocol("a request outside the torrent or above 128 KiB"))
+    }
+
+    fn say(&self, said: Said) -> Result<(), PeerError> {
+        if (self.context.facts)(Fact::Said(self.link.key, said)) { Ok(()) } else { Err(PeerError::Stopped) }
+    }
+}
+
+impl Input {
+    fn pending(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// Moves what is buffered into `out` and says how much that was.
+    fn drain_into(&mut self, out: &mut [u8]) -> usize {
+        let n = out.len().min(self.pending().len());
+        out[..n].copy_from_slice(&self.pending()[..n]);
+        self.start += n;
+        n
+    }
+
+    /// Room for `len` bytes from `start` on; `len` is within the limits. A large message's room is given back after it.
+    fn make_room(&mut self, len: usize) {
+        self.bytes.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        let wanted = INPUT.max(len).max(self.end);
+        if wanted != self.bytes.len() {
+            self.bytes.resize(wanted, 0);
+            self.bytes.shrink_to_fit();
+        }
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+impl Link {
+    /// Milliseconds are exact enough for timeouts of minutes, and one atomic needs no lock.
+    fn hear(&self, now: Instant) {
+        let millis = now.saturating_duration_since(self.born).as_millis() as u64;
+        self.heard.store(millis, Ordering::Relaxed);
+    }
+}

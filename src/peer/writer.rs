@@ -1,0 +1,275 @@
+//! The writing half of a peer: requests as the window has room, answers to the peer's own, and what the owner says.
+//!
+//! It owns the upload queue, which never holds more than we announce (BEP 10 `reqq`). Payload goes from the mapped file
+//! to the socket by one call for several blocks; short messages go first, so that a long queue delays nothing.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{Context, Fact, Inlets, LIMIT_LOOK, Link, Outgoing, PeerError, REQUEST_QUEUE, Traffic};
+use crate::bits::Bits;
+use crate::metainfo::{Block, PieceIndex};
+use crate::net::Stream;
+use crate::wire::message::{Message, piece_header};
+
+/// The most blocks in one call, to a peer that takes them quickly.
+const BATCH: usize = 16;
+/// A call that takes longer than this shows a path that is full: fewer blocks at a time leave room for other messages.
+const QUICK: Duration = Duration::from_millis(20);
+/// Slices that one call takes (`UIO_MAXIOV`): a block of very small files has a slice for each.
+const SLICES: usize = 1024;
+
+/// Writes until the connection ends.
+pub(super) fn run(link: &Link, context: &Arc<Context>, stream: Stream, inlets: &Inlets) {
+    let pieces = context.layout.piece_count();
+    let mut writer = Writer {
+        link,
+        context,
+        stream,
+        inlets,
+        out: Vec::new(),
+        uploads: VecDeque::new(),
+        choking: true,
+        allowed_fast: Bits::new(pieces),
+        batch: 1,
+        paid: 0,
+        gate: None,
+        written: Instant::now(),
+    };
+    if let Err(error) = writer.run() {
+        log::debug!("{}: writing ended: {error}", link.addr);
+        if let PeerError::Storage(error) = error {
+            (context.facts)(Fact::Unreadable { error });
+        }
+    }
+    // The reader notices and says that the peer is gone.
+    link.close();
+}
+
+struct Writer<'a> {
+    link: &'a Link,
+    context: &'a Arc<Context>,
+    stream: Stream,
+    inlets: &'a Inlets,
+    /// Whole messages without payload, ready to go.
+    out: Vec<u8>,
+    uploads: VecDeque<Block>,
+    choking: bool,
+    /// What the peer may ask for while we choke it (BEP 6).
+    allowed_fast: Bits,
+    /// How many blocks to send at once.
+    batch: usize,
+    /// How many of the first uploads the limits have granted.
+    paid: usize,
+    /// When those may go, and the changes of the limits when that was decided.
+    gate: Option<(Instant, u32)>,
+    written: Instant,
+}
+
+impl Writer<'_> {
+    fn run(&mut self) -> Result<(), PeerError> {
+        loop {
+            self.take_in();
+            if self.link.closer.is_closed() {
+                return Err(PeerError::Stopped);
+            }
+            if self.out.is_empty() && self.written.elapsed() >= self.context.timeouts.keep_alive {
+                Message::KeepAlive.encode_into(&mut self.out);
+            }
+            if !self.out.is_empty() {
+                self.stream.write_all(&self.out)?;
+                self.out.clear();
+                self.out.shrink_to(4096);
+                self.written = Instant::now();
+            }
+            self.upload()?;
+        }
+    }
+
+    /// Waits for something to do and takes in all that waits.
+    fn take_in(&mut self) {
+        let mut until = self.written + self.context.timeouts.keep_alive;
+        if !self.uploads.is_empty() {
+            let now = Instant::now();
+            until = until.min(self.gate.map_or(now, |(gate, _)| gate.min(now + LIMIT_LOOK)));
+        }
+        let outbox = &self.inlets.outbox;
+        if let Ok(first) = outbox.recv_deadline(until) {
+            self.handle(first);
+            outbox.try_iter().take(super::OUTBOX).for_each(|next| self.handle(next));
+        }
+        // The flag counts, not the message, for which the outbox may have had no room. It is taken back before looking, so
+        // that whatever changes from now on kicks again.
+        if self.link.kicked.swap(false, Ordering::AcqRel) {
+            self.refill();
+        }
+    }
+
+    fn handle(&mut self, message: Outgoing) {
+        match message {
+            Outgoing::Raw(bytes) => self.out.extend_from_slice(&bytes),
+            Outgoing::Have(pieces) => pieces.iter().for_each(|piece| self.put(&Message::Have(piece.get()))),
+            Outgoing::Choke => self.choke(),
+            Outgoing::Unchoke => {
+                self.choking = false;
+                self.put(&Message::Unchoke);
+            }
+            Outgoing::Interested => self.put(&Message::Interested),
+            Outgoing::NotInterested => self.put(&Message::NotInterested),
+            Outgoing::AllowFast(pieces) => pieces.iter().for_each(|piece| self.allow_fast(*piece)),
+            Outgoing::Upload(block) => self.enqueue(block),
+            Outgoing::Forget(block) => self.forget(block),
+            Outgoing::Cancel(block) => {
+                if self.link.pipeline.lock().cancel(block) {
+                    let Block { piece, begin, len } = block;
+                    self.put(&Message::Cancel { index: piece.get(), begin, len });
+                    self.refill();
+                }
+            }
+            // It only wakes.
+            Outgoing::Kick => {}
+        }
+    }
+
+    fn put(&mut self, message: &Message<'_>) {
+        message.encode_into(&mut self.out);
+    }
+
+    fn refill(&mut self) {
+        let refill = self.link.pipeline.lock().refill(&self.inlets.work, Instant::now());
+        for Block { piece, begin, len } in refill.requests {
+            self.put(&Message::Request { index: piece.get(), begin, len });
+        }
+        if let Some(blocks) = refill.hungry_for {
+            (self.context.facts)(Fact::Hungry(self.link.key, blocks));
+        }
+    }
+
+    fn allow_fast(&mut self, piece: PieceIndex) {
+        self.allowed_fast.set(piece.get());
+        self.put(&Message::AllowedFast(piece.get()));
+    }
+
+    fn choke(&mut self) {
+        self.choking = true;
+        self.put(&Message::Choke);
+        // With the Fast extension each request that will not be answered is rejected; without, a choke voids them all.
+        let fast = self.link.fast();
+        for block in std::mem::take(&mut self.uploads) {
+            if fast && self.allowed_fast.get(block.piece.get()) {
+                self.uploads.push_back(block);
+            } else {
+                self.reject(block);
+            }
+        }
+        (self.paid, self.gate) = (0, None);
+    }
+
+    fn enqueue(&mut self, block: Block) {
+        let index = block.piece.get();
+        let allowed = !self.choking || (self.link.fast() && self.allowed_fast.get(index));
+        if allowed && self.uploads.len() < REQUEST_QUEUE as usize && self.context.have.read().get(index) {
+            self.uploads.push_back(block);
+        } else {
+            self.reject(block);
+        }
+    }
+
+    fn forget(&mut self, block: Block) {
+        if let Some(at) = self.uploads.iter().position(|waiting| *waiting == block) {
+            self.uploads.remove(at);
+            if at < self.paid {
+                self.paid -= 1;
+            }
+            self.reject(block);
+        }
+    }
+
+    fn reject(&mut self, block: Block) {
+        if self.link.fast() {
+            let Block { piece, begin, len } = block;
+            self.put(&Message::Reject { index: piece.get(), begin, len });
+        }
+    }
+
+    /// Sends the next blocks, where there are any and the limits allow.
+    fn upload(&mut self) -> Result<(), PeerError> {
+        if self.uploads.is_empty() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if self.paid == 0 {
+            self.pay(now);
+        }
+        let changes = Context::changes(&self.context.up);
+        if self.gate.is_some_and(|(gate, then)| gate > now && then == changes) {
+            return Ok(());
+        }
+        let blocks: Vec<Block> = self.uploads.drain(..self.paid.min(self.uploads.len())).collect();
+        (self.paid, self.gate) = (0, None);
+        self.send(&blocks)?;
+        let took = now.elapsed();
+        self.batch = if took < QUICK { (self.batch * 2).min(BATCH) } else { (self.batch / 2).max(1) };
+        self.written = Instant::now();
+        Ok(())
+    }
+
+    /// Takes a share of the limits for the next batch: all of it at once where there is no limit, else block by block.
+    fn pay(&mut self, now: Instant) {
+        for block in self.uploads.iter().take(self.batch) {
+            let wait = self.context.up.iter().map(|valve| valve.take(u64::from(block.len), now)).max();
+            self.paid += 1;
+            if let Some(wait) = wait.filter(|wait| *wait > Duration::ZERO) {
+                self.gate = Some((now + wait, Context::changes(&self.context.up)));
+                return;
+            }
+        }
+    }
+
+    fn send(&mut self, blocks: &[Block]) -> Result<(), PeerError> {
+        let mut lent = Vec::with_capacity(blocks.len());
+        for &block in blocks {
+            lent.push((piece_header(block.piece.get(), block.begin, block.len), self.context.storage.lend(block)?));
+        }
+        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(2 * lent.len());
+        for (header, payload) in &lent {
+            slices.push(IoSlice::new(header));
+            slices.extend(payload.io_slices());
+        }
+        if let Err(error) = write_all(&mut self.stream, &mut slices) {
+            return Err(self.unreadable(blocks, &error).unwrap_or(error));
+        }
+        let bytes = blocks.iter().map(|block| u64::from(block.len)).sum();
+        Traffic::add(&self.link.traffic.up, bytes);
+        Traffic::add(&self.context.traffic.up, bytes);
+        Ok(())
+    }
+
+    /// What is wrong with the files, where a write failed because a mapped page is gone: the file was cut off.
+    fn unreadable(&self, blocks: &[Block], error: &PeerError) -> Option<PeerError> {
+        let PeerError::Io(error) = error else { return None };
+        if error.raw_os_error() != Some(libc::EFAULT) {
+            return None;
+        }
+        let mut buffer = Vec::new();
+        blocks.iter().find_map(|&block| {
+            buffer.resize(block.len as usize, 0);
+            self.context.storage.read_at(block, &mut buffer).err().map(PeerError::from)
+        })
+    }
+}
+
+fn write_all(stream: &mut Stream, mut slices: &mut [IoSlice<'_>]) -> Result<(), PeerError> {
+    while !slices.is_empty() {
+        match stream.write_vectored(&slices[..slices.len().min(SLICES)]) {
+            Ok(0) => return Err(PeerError::Closed),
+            Ok(n) => IoSlice::advance_slices(&mut slices, n),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
