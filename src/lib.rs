@@ -11,7 +11,9 @@ pub mod metainfo;
 mod net;
 mod peer;
 pub mod policy;
+mod session;
 mod storage;
+mod torrent;
 pub mod wire;
 
 pub use config::{
@@ -21,4 +23,6 @@ pub use config::{
 pub use discovery::{TrackerState, TrackerStatus};
 pub use metainfo::{InfoHash, Metainfo};
 pub use policy::{Priority, Reciprocity};
+pub use session::{AddError, Session, SessionError};
 pub use storage::StorageError;
+pub use torrent::{CancelRead, Data, Ended, Event, Failure, FileReader, OpenError, PeerStats, State, Stats, Torrent};

@@ -1,0 +1,304 @@
+//! A session: the listening port, the threads and the limits that its torrents share.
+//!
+//! It owns the crew of threads and the registry of torrents. What a torrent does is its owner's.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::bounded;
+use parking_lot::{Mutex, RwLock};
+use socket2::Socket;
+
+use crate::config::{AddOptions, Config, RateLimits};
+use crate::crew::{Crew, NoThread};
+use crate::discovery::Tls;
+use crate::metainfo::{InfoHash, Metainfo};
+use crate::net::{Closer, Listener, bind_listener};
+use crate::peer::{self, BufferPool, Incoming, PeerError, Valve};
+use crate::torrent::{self, Admission, Budget, Command, Inbox, Resources, Shared, State, Torrent};
+use crate::wire::handshake::PeerId;
+
+/// Connections that are being greeted, over all: a flood of callers that say nothing costs no more threads than this.
+const GREETINGS: usize = 256;
+/// The stack of an accepting thread.
+const STACK: usize = 128 * 1024;
+
+/// Torrents that share a listening port, threads and limits. Dropping it stops everything and joins every thread.
+///
+/// ```no_run
+/// use ropewalk::{AddOptions, Config, Metainfo, Session};
+/// use std::time::Duration;
+///
+/// let session = Session::new(Config::default())?;
+/// let metainfo = Metainfo::read("debian.iso.torrent".as_ref())?;
+/// let torrent = session.add(metainfo, AddOptions::new("downloads"))?;
+/// while !torrent.wait(Duration::from_secs(1)).is_final() {
+///     let stats = torrent.stats();
+///     println!("{} of {} bytes from {} peers", stats.done, stats.wanted, stats.peers);
+/// }
+/// session.shutdown();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Session {
+    resources: Arc<Resources>,
+    torrents: Registry,
+    listeners: Vec<Listener>,
+    greetings: Arc<Greetings>,
+}
+
+/// The torrents by info-hash. Locked to look one up, to add or to remove one.
+type Registry = Arc<RwLock<HashMap<InfoHash, Arc<Shared>>>>;
+
+/// Why a session did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// No port could be listened on.
+    #[error("cannot listen on port {}{}: {source}; choose another port or address", span(*.first, *.last), at(.bind))]
+    Listen {
+        /// The first port that was tried.
+        first: u16,
+        /// The last port that was tried.
+        last: u16,
+        /// The address to bind to, if one was given.
+        bind: Option<std::net::IpAddr>,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(String),
+}
+
+/// Why a torrent was not added.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddError {
+    /// The session has this torrent.
+    #[error("the torrent {0} is in the session already")]
+    Duplicate(InfoHash),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(String),
+}
+
+fn span(first: u16, last: u16) -> String {
+    if first == last { first.to_string() } else { format!("{first} to {last}") }
+}
+
+fn at(bind: &Option<std::net::IpAddr>) -> String {
+    bind.map_or_else(String::new, |ip| format!(" of {ip}"))
+}
+
+impl Session {
+    /// Listens and starts the threads that all torrents share.
+    pub fn new(config: Config) -> Result<Self, SessionError> {
+        let listeners = if config.listen.accept { listen(&config)? } else { Vec::new() };
+        let port = listeners.first().map_or(0, |listener| listener.addr().port());
+        let crew = Arc::new(Crew::new(config.resources.max_threads));
+        let thread = |error: NoThread| SessionError::Thread(error.to_string());
+        let verify = torrent::verify::start(&crew, config.resources.workers).map_err(thread)?;
+        let resources = Arc::new(Resources {
+            crew: Arc::clone(&crew),
+            our_id: PeerId::ropewalk(std::array::from_fn(|_| fastrand::u8(..))),
+            port,
+            verify: Mutex::new(Some(verify)),
+            budget: Arc::new(Budget::new(config.resources.in_flight)),
+            pool: BufferPool::new(),
+            down: Arc::new(Valve::new(config.limits.down)),
+            up: Arc::new(Valve::new(config.limits.up)),
+            tls: Tls::default(),
+            key_for_trackers: fastrand::u32(..),
+            next_key: AtomicU32::new(0),
+            config,
+        });
+        let torrents = Registry::default();
+        let session = Self { resources, torrents, listeners, greetings: Arc::new(Greetings::new()) };
+        for listener in &session.listeners {
+            let reception = Reception {
+                listener: listener.clone(),
+                resources: Arc::clone(&session.resources),
+                torrents: Arc::clone(&session.torrents),
+                greetings: Arc::clone(&session.greetings),
+            };
+            crew.spawn("accept".into(), STACK, move || reception.run()).map_err(thread)?;
+        }
+        Ok(session)
+    }
+
+    /// Adds a torrent and returns at once: its files are opened and checked meanwhile.
+    pub fn add(&self, metainfo: Metainfo, options: AddOptions) -> Result<Torrent, AddError> {
+        let info_hash = metainfo.info_hash();
+        let mut torrents = self.torrents.write();
+        // One that was removed, or has ended, makes room for the same one again.
+        torrents.retain(|_, shared| !matches!(shared.snapshot().stats.state, State::Stopped));
+        if torrents.contains_key(&info_hash) {
+            return Err(AddError::Duplicate(info_hash));
+        }
+        let shared = torrent::start(metainfo, options, Arc::clone(&self.resources))
+            .map_err(|error| AddError::Thread(error.to_string()))?;
+        torrents.insert(info_hash, Arc::clone(&shared));
+        Ok(Torrent::new(shared))
+    }
+
+    /// The torrents of the session.
+    pub fn torrents(&self) -> Vec<Torrent> {
+        let torrents = self.torrents.read();
+        let live = torrents.values().filter(|shared| !matches!(shared.snapshot().stats.state, State::Stopped));
+        live.map(|shared| Torrent::new(Arc::clone(shared))).collect()
+    }
+
+    /// The addresses that peers can reach us at, with the port: none where the session does not listen.
+    pub fn listen_addrs(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(Listener::addr).collect()
+    }
+
+    /// The port that peers can reach us at; 0 where the session does not listen.
+    pub fn port(&self) -> u16 {
+        self.resources.port
+    }
+
+    /// The limits of all torrents together from now on.
+    pub fn set_limits(&self, limits: RateLimits) {
+        let now = Instant::now();
+        self.resources.down.set_rate(limits.down, now);
+        self.resources.up.set_rate(limits.up, now);
+    }
+
+    /// Stops everything and joins every thread: journals are written, trackers are told, for at most a few seconds
+    /// ([`TrackerConfig::stop_grace`](crate::TrackerConfig::stop_grace)). The same as dropping the session.
+    pub fn shutdown(self) {}
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for listener in &self.listeners {
+            listener.stop();
+        }
+        self.greetings.stop();
+        // The registry is not locked while an owner's inbox may be full: callers that wait in it look something up first.
+        let torrents: Vec<Arc<Shared>> = self.torrents.read().values().cloned().collect();
+        for shared in torrents {
+            shared.command(Command::Stop).ok();
+        }
+        // The verify workers end with the last sender; all others go with their torrents.
+        self.resources.verify.lock().take();
+        self.resources.crew.join();
+    }
+}
+
+fn listen(config: &Config) -> Result<Vec<Listener>, SessionError> {
+    let (bind, ports) = (config.listen.bind, config.listen.ports.clone());
+    let (first, last) = (*ports.start(), *ports.end());
+    let listeners = bind_listener(bind, ports.clone());
+    // The default range is a habit of the field, not a need.
+    let fallback = ports == crate::config::ListenConfig::default().ports;
+    let listeners = listeners.or_else(|error| if fallback { bind_listener(bind, 0..=0) } else { Err(error) });
+    listeners.map_err(|source| SessionError::Listen { first, last, bind, source })
+}
+
+/// Callers that have not said yet which torrent they call for.
+struct Greetings {
+    /// What ends each of them; `None` once nobody is greeted any more. Locked to add, to remove, or to end them all.
+    open: Mutex<Option<HashMap<u64, Arc<Closer>>>>,
+    next: AtomicU64,
+}
+
+impl Greetings {
+    fn new() -> Self {
+        Self { open: Mutex::new(Some(HashMap::new())), next: AtomicU64::new(0) }
+    }
+
+    /// Makes room for one more caller; `None` where too many are being greeted.
+    fn begin(&self, closer: &Arc<Closer>) -> Option<u64> {
+        let mut open = self.open.lock();
+        let open = open.as_mut()?;
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        (open.len() < GREETINGS).then(|| open.insert(id, Arc::clone(closer)))?;
+        Some(id)
+    }
+
+    fn end(&self, id: u64) {
+        if let Some(open) = self.open.lock().as_mut() {
+            open.remove(&id);
+        }
+    }
+
+    fn stop(&self) {
+        let open = self.open.lock().take();
+        open.into_iter().flatten().for_each(|(_, closer)| closer.close());
+    }
+}
+
+/// A listening socket and what its callers are asking for.
+struct Reception {
+    listener: Listener,
+    resources: Arc<Resources>,
+    torrents: Registry,
+    greetings: Arc<Greetings>,
+}
+
+impl Reception {
+    fn run(&self) {
+        loop {
+            match self.listener.accept() {
+                Ok((socket, addr)) => self.receive(socket, addr),
+                Err(error) => {
+                    // Out of descriptors, or a caller that hung up: neither is a reason to stop listening.
+                    if self.listener.pause() {
+                        return;
+                    }
+                    log::debug!("accept: {error}");
+                }
+            }
+        }
+    }
+
+    fn receive(&self, socket: Socket, addr: SocketAddr) {
+        let closer = Arc::new(Closer::default());
+        let Some(id) = self.greetings.begin(&closer) else {
+            log::debug!("{addr}: refused, too many callers at once");
+            return;
+        };
+        let (resources, torrents) = (Arc::clone(&self.resources), Arc::clone(&self.torrents));
+        let greetings = Arc::clone(&self.greetings);
+        let caller = move || {
+            let admitted = greet(socket, addr, closer, &resources, &torrents);
+            greetings.end(id);
+            match admitted {
+                Ok(Some((incoming, admission))) => {
+                    incoming.live(admission.key, admission.context, admission.roster, &resources.crew);
+                }
+                Ok(None) => log::debug!("{addr}: not admitted"),
+                Err(error) => log::debug!("{addr}: {error}"),
+            }
+        };
+        if let Err(error) = self.resources.crew.spawn(format!("rx-{addr}"), peer::STACK, caller) {
+            self.greetings.end(id);
+            log::debug!("{addr}: refused: {error}");
+        }
+    }
+}
+
+/// Hears which torrent a caller wants and asks its owner.
+fn greet(
+    socket: Socket,
+    addr: SocketAddr,
+    closer: Arc<Closer>,
+    resources: &Resources,
+    torrents: &Registry,
+) -> Result<Option<(Incoming, Admission)>, PeerError> {
+    let find = |info_hash: &InfoHash| torrents.read().contains_key(info_hash).then_some(resources.our_id);
+    let timeout = resources.config.peers.handshake_timeout;
+    let (info_hash, incoming) = peer::greet(socket, addr, Arc::clone(&closer), timeout, find)?;
+    let Some(shared) = torrents.read().get(&info_hash).cloned() else { return Ok(None) };
+    let (answer, admission) = bounded(1);
+    if shared.inbox.send(Inbox::Call(addr, closer, answer)).is_err() {
+        return Ok(None);
+    }
+    Ok(admission.recv().ok().flatten().map(|admission| (incoming, admission)))
+}

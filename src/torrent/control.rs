@@ -1,0 +1,310 @@
+//! What an owner is told to do, by handles and by circumstances: start, pause, fail, go on, change priorities.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::handle::{Event, Failure};
+use super::inbox::{Command, Inbox};
+use super::store::{self, Job, Moment};
+use super::{Ending, Owner, Phase, STACK, mode, wanted_files};
+use crate::config::{Check, Priority};
+use crate::discovery::{Announcer, Counters, Setup, Timing, TrackerFact};
+use crate::metainfo::FileIndex;
+use crate::peer::Traffic;
+use crate::policy::Source;
+use crate::storage::StorageError;
+
+/// How long to wait after a full disk.
+const FULL_DISK_RETRY: Duration = Duration::from_secs(5);
+
+impl Owner {
+    pub(super) fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Stop => self.ended = Some(Ending::Stop),
+            Command::Remove(data) => self.ended = Some(Ending::Remove(data)),
+            Command::Pause => {
+                self.pause_wanted = true;
+                if matches!(self.phase, Phase::Running | Phase::Waiting(..)) {
+                    self.halt();
+                    self.set_phase(Phase::Paused);
+                }
+            }
+            Command::Resume => {
+                self.pause_wanted = false;
+                match self.phase {
+                    Phase::Paused if self.context.is_some() => {
+                        self.set_phase(Phase::Running);
+                        self.go();
+                    }
+                    Phase::Failed(_) => self.reopen(),
+                    _ => {}
+                }
+            }
+            Command::Recheck => {
+                self.halt();
+                self.options.check = match self.options.check {
+                    Check::ReadOnly => Check::ReadOnly,
+                    _ => Check::Full,
+                };
+                self.reopen();
+            }
+            Command::Priority(file, priority) => self.set_priority(file, priority),
+            Command::Order(order) => self.picker.set_mode(mode(order)),
+            Command::Limits(limits) => {
+                self.valves.0.set_rate(limits.down, Instant::now());
+                self.valves.1.set_rate(limits.up, Instant::now());
+            }
+            Command::AddPeers(addrs) => {
+                let now = Instant::now();
+                for addr in addrs {
+                    self.book.add(addr, Source::Manual, now);
+                }
+                self.dial();
+            }
+            Command::Announce => {
+                if let Some(announcer) = &self.announcer {
+                    announcer.announce_now();
+                }
+            }
+        }
+    }
+
+    /// Lets go of everything outside: peers, trackers, pieces in flight.
+    pub(super) fn halt(&mut self) {
+        for peer in self.peers.values_mut() {
+            peer.dismiss();
+        }
+        for (_, closer) in self.dialling.values() {
+            closer.close();
+        }
+        for piece in self.desk.clear() {
+            self.picker.give_back(piece.get());
+        }
+        if let Some(announcer) = self.announcer.take() {
+            let grace = self.resources.config.trackers.stop_grace;
+            // The owner does not wait for trackers; a thread of its own does.
+            let stop = move || announcer.stop(grace);
+            if let Err(error) = self.resources.crew.spawn("announce-stop".into(), STACK, stop) {
+                log::debug!("trackers are not told of the stop: {error}");
+            }
+        }
+        self.journal(Moment::Leaving);
+    }
+
+    /// Opens the files anew, as after a failure or for a recheck.
+    pub(super) fn reopen(&mut self) {
+        self.context = None;
+        let pieces = self.shared.metainfo.layout().piece_count();
+        for piece in 0..pieces {
+            self.picker.lost(piece);
+        }
+        self.set_phase(Phase::Opening);
+        self.openings += 1;
+        let wanted = wanted_files(&self.priorities);
+        self.job(Job::Open { number: self.openings, check: self.options.check, wanted });
+        for (file, _) in self.preparing.clone() {
+            self.job(Job::Want(file, true));
+        }
+    }
+
+    pub(super) fn fail_or_wait(&mut self, error: &StorageError) {
+        let message: Arc<str> = error.to_string().into();
+        log::error!("{}: {message}", self.shared.metainfo.name());
+        if error.is_out_of_space() && self.context.is_some() {
+            if !matches!(self.phase, Phase::Waiting(..)) {
+                self.set_phase(Phase::Waiting(message, Instant::now() + FULL_DISK_RETRY));
+            }
+        } else if !matches!(self.phase, Phase::Failed(_)) {
+            self.halt();
+            self.set_phase(Phase::Failed(Failure { message, disk: true }));
+        }
+    }
+
+    pub(super) fn set_phase(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.publish();
+        self.shared.tell(&Event::State(self.shared.snapshot().stats.state.clone()));
+    }
+
+    pub(super) fn set_priority(&mut self, file: FileIndex, priority: Priority) {
+        if let Some((_, later)) = self.preparing.iter_mut().find(|(preparing, _)| *preparing == file) {
+            *later = priority;
+            return;
+        }
+        let Some(slot) = self.priorities.get_mut(file.get() as usize) else { return };
+        match (*slot, priority) {
+            (Priority::Skip, Priority::Skip) => return,
+            (Priority::Skip, _) => {
+                // It is made, and gets what was kept aside, before pieces of it are asked for.
+                self.preparing.push((file, priority));
+                self.job(Job::Want(file, true));
+                return;
+            }
+            _ => *slot = priority,
+        }
+        if priority == Priority::Skip {
+            self.job(Job::Want(file, false));
+        }
+        self.reprioritise();
+    }
+
+    /// A file that becomes wanted is there.
+    pub(super) fn prepared(&mut self, file: FileIndex) {
+        let Some(at) = self.preparing.iter().position(|(preparing, _)| *preparing == file) else { return };
+        let (_, priority) = self.preparing.swap_remove(at);
+        if priority == Priority::Skip {
+            self.job(Job::Want(file, false));
+        } else {
+            self.priorities[file.get() as usize] = priority;
+            self.reprioritise();
+        }
+        self.shared.obeyed();
+    }
+
+    /// The priorities of files changed: so do those of pieces, and whether we are done.
+    fn reprioritise(&mut self) {
+        self.apply_priorities();
+        // What a reader waits for stays wanted.
+        self.look_at_windows();
+        let picker = &self.picker;
+        for piece in self.desk.retain(|piece| picker.wants(piece)) {
+            self.picker.give_back(piece.get());
+        }
+        let complete = self.picker.wanted_left() == 0;
+        let begins_again = self.finished && !complete;
+        if begins_again {
+            self.finished = false;
+            self.tell_upload_only();
+            self.book.set_seeding(false);
+            self.book.hurry();
+        } else if complete && self.context.is_some() {
+            self.finish();
+        }
+        self.refeed = true;
+        self.update_interest();
+        self.publish();
+        if begins_again {
+            self.shared.tell(&Event::State(self.shared.snapshot().stats.state.clone()));
+        }
+    }
+
+    /// The priority of a piece is the highest of the files that it holds bytes of.
+    pub(super) fn apply_priorities(&mut self) {
+        let layout = Arc::clone(self.shared.metainfo.layout());
+        let mut pieces = vec![Priority::Skip; layout.piece_count() as usize];
+        for file in layout.file_indices().filter(|&file| !layout.file(file).is_padding()) {
+            let priority = self.priorities[file.get() as usize];
+            for piece in layout.pieces_of(file) {
+                let slot = &mut pieces[piece as usize];
+                *slot = priority.max(*slot);
+            }
+        }
+        for (piece, priority) in (0..).zip(pieces) {
+            self.picker.set_priority(piece, priority);
+        }
+        self.recount();
+    }
+
+    /// Has the journal say what is verified.
+    pub(super) fn journal(&mut self, moment: Moment) {
+        let have = self.shared.have.read().clone();
+        if self.context.is_some() {
+            if moment != Moment::Finished {
+                self.journaled = have.count();
+            }
+            self.recording = moment == Moment::Underway;
+            let totals = self.totals();
+            let priorities = self.priorities.clone();
+            self.job(Job::Record(store::Record { have, priorities, totals, moment }));
+        }
+    }
+
+    /// Hands work to the store thread without waiting for it.
+    pub(super) fn job(&mut self, job: Job) {
+        self.backlog.push_back(job);
+        self.hand_over_jobs();
+    }
+
+    pub(super) fn hand_over_jobs(&mut self) {
+        while let Some(job) = self.backlog.pop_front() {
+            if let Err(error) = self.jobs.try_send(job) {
+                self.backlog.push_front(error.into_inner());
+                return;
+            }
+        }
+    }
+
+    pub(super) fn look_at_windows(&mut self) {
+        let windows = self.shared.windows.lock().clone();
+        let have = self.shared.have.read().clone();
+        let pieces: Vec<u32> =
+            windows.into_iter().flat_map(|(_, window)| window).filter(|&piece| !have.get(piece)).collect();
+        // A reader waits for a piece whatever its file's priority is.
+        let skipped: Vec<u32> =
+            pieces.iter().copied().filter(|&piece| self.picker.priority(piece) == Some(Priority::Skip)).collect();
+        for &piece in &skipped {
+            self.picker.set_priority(piece, Priority::High);
+        }
+        if !skipped.is_empty() {
+            self.recount();
+            if std::mem::take(&mut self.finished) {
+                self.book.set_seeding(false);
+                self.book.hurry();
+                self.tell_upload_only();
+                self.publish();
+                self.shared.tell(&Event::State(self.shared.snapshot().stats.state.clone()));
+            }
+        }
+        self.urgent.clone_from(&pieces);
+        self.picker.set_urgent(pieces);
+        self.refeed = true;
+        self.update_interest();
+    }
+
+    /// Connects, announces, works.
+    pub(super) fn go(&mut self) {
+        self.book.set_seeding(self.finished);
+        self.book.hurry();
+        if self.options.announce && !self.shared.metainfo.trackers().is_empty() && self.announcer.is_none() {
+            match Announcer::start(self.announce_setup(), self.tracker_facts()) {
+                Ok(announcer) => self.announcer = Some(announcer),
+                Err(error) => log::error!("{}: no announce thread: {error}", self.shared.metainfo.name()),
+            }
+        }
+        self.next_tick = Instant::now();
+        self.dial();
+    }
+
+    pub(super) fn tracker_facts(&self) -> impl Fn(TrackerFact) + Send + Sync + 'static {
+        let inbox = self.shared.inbox.clone();
+        move |fact| {
+            inbox.send(Inbox::Tracker(fact)).ok();
+        }
+    }
+
+    pub(super) fn announce_setup(&self) -> Setup {
+        let (traffic, shared) = (Arc::clone(&self.traffic), Arc::clone(&self.shared));
+        let counters = move || {
+            let stats = &shared.snapshot().stats;
+            Counters {
+                uploaded: Traffic::read(&traffic.up),
+                downloaded: Traffic::read(&traffic.down),
+                left: stats.wanted.saturating_sub(stats.done),
+            }
+        };
+        Setup {
+            info_hash: self.shared.metainfo.info_hash(),
+            peer_id: self.resources.our_id,
+            port: self.resources.port,
+            tiers: self.shared.metainfo.trackers().to_vec(),
+            counters: Arc::new(counters),
+            num_want: self.resources.config.trackers.numwant,
+            user_agent: concat!("ropewalk/", env!("CARGO_PKG_VERSION")).to_owned(),
+            bind: self.resources.config.listen.bind,
+            timing: Timing::default(),
+            tls: self.resources.tls.clone(),
+            key: self.resources.key_for_trackers,
+            seed: fastrand::u64(..),
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! The public face of a torrent: a handle that commands the owner and looks at what the owner last published.
+//!
+//! Nothing here waits on a network thread: commands go into the owner's inbox, looks are taken at a snapshot.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::inbox::{Command, Inbox};
+use super::reader::{FileReader, OpenError};
+use crate::bits::Bits;
+use crate::config::{Order, Priority, RateLimits};
+use crate::discovery::TrackerStatus;
+use crate::metainfo::{FileIndex, InfoHash, Metainfo};
+use crate::peer::Traffic;
+use crate::policy::Reciprocity;
+use crate::storage::Storage;
+
+/// Events that a slow subscriber may leave unread before it misses some.
+const EVENTS: usize = 4096;
+
+/// A torrent of a [`Session`](crate::Session). Clones are the same torrent; dropping them changes nothing.
+#[derive(Clone)]
+pub struct Torrent {
+    shared: Arc<Shared>,
+}
+
+/// What the owner and the handles share.
+pub(crate) struct Shared {
+    pub(crate) metainfo: Metainfo,
+    pub(crate) dir: PathBuf,
+    pub(crate) inbox: Sender<Inbox>,
+    /// What the owner last published; replaced, never changed in place.
+    snapshot: Mutex<Arc<Snapshot>>,
+    /// Wakes those who wait for pieces or for a state.
+    changed: Condvar,
+    /// The pieces that we have: written by the owner, looked at by readers.
+    pub(crate) have: RwLock<Bits>,
+    /// Set once the files are open.
+    pub(crate) storage: RwLock<Option<Arc<Storage>>>,
+    /// Payload in both directions.
+    pub(crate) traffic: Arc<Traffic>,
+    /// What readers wait for: one window of pieces each.
+    pub(crate) windows: Mutex<Vec<(u64, std::ops::Range<u32>)>>,
+    subscribers: Mutex<Vec<Sender<Event>>>,
+    /// Commands that the owner has not obeyed yet. Counted up by those who give them, down by the owner.
+    commands: AtomicUsize,
+    /// The torrent ends: long work on its files is to end early.
+    pub(crate) stopping: AtomicBool,
+}
+
+/// All that can be seen of a torrent at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) stats: Stats,
+    pub(crate) peers: Vec<PeerStats>,
+    pub(crate) trackers: Vec<TrackerStatus>,
+    pub(crate) priorities: Vec<Priority>,
+}
+
+/// What a torrent is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// Its files are opened and looked at: `done` of `total` pieces so far.
+    #[default]
+    Opening,
+    /// Its files are hashed: `done` of `total` pieces so far.
+    Checking {
+        /// Pieces hashed so far.
+        done: u32,
+        /// Pieces to hash.
+        total: u32,
+    },
+    /// Wanted pieces are missing.
+    Downloading,
+    /// Everything that is wanted is there.
+    Seeding,
+    /// Paused by [`Torrent::pause`].
+    Paused,
+    /// Waiting for something outside, such as room on the disk; it goes on by itself.
+    Waiting(Arc<str>),
+    /// Ended by an error that needs somebody's help.
+    Failed(Failure),
+    /// Removed, or its session has ended.
+    Stopped,
+}
+
+impl State {
+    /// Whether waiting longer changes nothing: everything wanted is there, or it failed or ended.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Seeding | Self::Failed(_) | Self::Stopped)
+    }
+}
+
+/// Why a torrent failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong, with the path, and what to do next.
+    pub message: Arc<str>,
+    /// Whether a disk or its permissions are the cause.
+    pub disk: bool,
+}
+
+/// A torrent in numbers. Bytes are bytes, rates are bytes per second over the last few seconds.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// What it is doing.
+    pub state: State,
+    /// Bytes in wanted pieces (padding included).
+    pub wanted: u64,
+    /// Of those, the bytes that are verified.
+    pub done: u64,
+    /// How many pieces are verified.
+    pub pieces_have: u32,
+    /// How many pieces there are.
+    pub pieces_total: u32,
+    /// Pieces being fetched.
+    pub pieces_in_flight: u32,
+    /// Payload received in this session.
+    pub downloaded: u64,
+    /// Payload sent in this session.
+    pub uploaded: u64,
+    /// Payload sent in all sessions.
+    pub uploaded_ever: u64,
+    /// Payload received in all sessions.
+    pub downloaded_ever: u64,
+    /// How often an optimistic unchoke was returned: what generosity brings in this swarm.
+    pub reciprocity: Reciprocity,
+    /// Payload received that was late, unasked or wrong.
+    pub wasted: u64,
+    /// Pieces that failed their hash.
+    pub pieces_failed: u32,
+    /// Rate of receiving.
+    pub down_rate: u64,
+    /// Rate of sending.
+    pub up_rate: u64,
+    /// Connected peers.
+    pub peers: usize,
+    /// Of those, the ones that have everything.
+    pub seeds: usize,
+    /// Connections being made.
+    pub dialling: usize,
+    /// Known addresses of peers.
+    pub known: usize,
+    /// How many copies of the torrent the connected peers have together.
+    pub copies: f32,
+}
+
+impl Stats {
+    /// Time to completion at the present rate; `None` where nothing comes in or nothing is missing.
+    pub fn eta(&self) -> Option<Duration> {
+        let left = self.wanted.saturating_sub(self.done);
+        (left > 0 && self.down_rate > 0).then(|| Duration::from_secs(left / self.down_rate))
+    }
+
+    /// Whether everything wanted is verified.
+    pub fn is_complete(&self) -> bool {
+        matches!(self.state, State::Seeding)
+    }
+}
+
+/// One connected peer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PeerStats {
+    /// Its address.
+    pub addr: SocketAddr,
+    /// Its client, as it calls itself or as its id says.
+    pub client: String,
+    /// Whether it called us.
+    pub incoming: bool,
+    /// How many pieces it has.
+    pub pieces: u32,
+    /// Payload received from it.
+    pub downloaded: u64,
+    /// Payload sent to it.
+    pub uploaded: u64,
+    /// Payload received from it that was of no use.
+    pub wasted: u64,
+    /// Rate of receiving, bytes per second.
+    pub down_rate: u64,
+    /// Rate of sending, bytes per second.
+    pub up_rate: u64,
+    /// It does not answer our requests now.
+    pub choking_us: bool,
+    /// It wants pieces that we have.
+    pub interested_in_us: bool,
+    /// We do not answer its requests now.
+    pub choked_by_us: bool,
+    /// We want pieces that it has.
+    pub interesting: bool,
+    /// It stalled and has not sent since.
+    pub snubbed: bool,
+    /// Requests that it has not answered yet.
+    pub outstanding: u32,
+}
+
+/// What happened to a torrent.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// It does something else now.
+    State(State),
+    /// A piece is verified and stored.
+    Piece(u32),
+    /// A piece failed its hash and is fetched again.
+    PieceFailed(u32),
+    /// Every piece of a file is verified.
+    File(FileIndex),
+    /// Everything wanted is verified.
+    Finished,
+    /// A connection to a peer stands.
+    PeerConnected(SocketAddr),
+    /// A connection ended, or did not come about.
+    PeerGone {
+        /// The peer.
+        addr: SocketAddr,
+        /// Why.
+        why: String,
+    },
+    /// A peer lied and is banned.
+    PeerBanned(SocketAddr),
+    /// A tracker answered or failed.
+    Tracker(String),
+}
+
+/// Whether [`Torrent::remove`] leaves the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// The files and the resume journal stay.
+    Keep,
+    /// The torrent's files, its folders where they are empty, and the journal go.
+    Delete,
+}
+
+/// The torrent was removed or its session has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the torrent is not part of a session any more")]
+pub struct Ended;
+
+impl Torrent {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The name of the torrent in the swarm.
+    pub fn info_hash(&self) -> InfoHash {
+        self.shared.metainfo.info_hash()
+    }
+
+    /// What its .torrent file says.
+    pub fn metainfo(&self) -> &Metainfo {
+        &self.shared.metainfo
+    }
+
+    /// The folder that its files are in.
+    pub fn dir(&self) -> &Path {
+        &self.shared.dir
+    }
+
+    /// Where one of its files is, whether it exists yet or not.
+    pub fn path_of(&self, file: FileIndex) -> PathBuf {
+        self.shared.dir.join(self.shared.metainfo.layout().file(file).path())
+    }
+
+    /// Its numbers, at most a fraction of a second old. Never waits for the network.
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.shared.snapshot().stats.clone();
+        stats.downloaded = Traffic::read(&self.shared.traffic.down);
+        stats.uploaded = Traffic::read(&self.shared.traffic.up);
+        stats
+    }
+
+    /// What it is doing.
+    pub fn state(&self) -> State {
+        self.shared.snapshot().stats.state.clone()
+    }
+
+    /// Its connected peers, at most a fraction of a second old. Never waits for the network.
+    pub fn peers(&self) -> Vec<PeerStats> {
+        self.shared.snapshot().peers.clone()
+    }
+
+    /// Its trackers.
+    pub fn trackers(&self) -> Vec<TrackerStatus> {
+        self.shared.snapshot().trackers.clone()
+    }
+
+    /// The verified pieces.
+    pub fn pieces(&self) -> Bits {
+        self.shared.have.read().clone()
+    }
+
+    /// The verified bytes of a file.
+    pub fn file_done(&self, file: FileIndex) -> u64 {
+        let layout = self.shared.metainfo.layout();
+        let (entry, have) = (layout.file(file), self.shared.have.read());
+        let (start, end) = (entry.offset(), entry.offset() + entry.len());
+        let pieces = layout.pieces_of(file).filter(|&piece| have.get(piece)).filter_map(|piece| layout.piece(piece));
+        pieces
+            .map(|piece| {
+                let from = layout.piece_offset(piece);
+                end.min(from + u64::from(layout.piece_len(piece))) - start.max(from)
+            })
+            .sum()
+    }
+
+    /// Waits until everything wanted is verified, or the torrent has failed or ended, or the time is over; and says what
+    /// it is doing then. What was commanded before has taken effect: a wait after [`Torrent::recheck`] does not see the
+    /// state before it.
+    pub fn wait(&self, timeout: Duration) -> State {
+        let obeyed = || self.shared.commands.load(Ordering::Acquire) == 0;
+        let over = |state: &State| state.is_final() && (obeyed() || matches!(state, State::Stopped));
+        self.shared.wait_until(Instant::now().checked_add(timeout), over)
+    }
+
+    /// Closes all connections and waits for [`Torrent::resume`]. Returns at once.
+    pub fn pause(&self) -> Result<(), Ended> {
+        self.shared.command(Command::Pause)
+    }
+
+    /// Goes on after a pause or a failure. Returns at once.
+    pub fn resume(&self) -> Result<(), Ended> {
+        self.shared.command(Command::Resume)
+    }
+
+    /// Takes the torrent out of its session. Returns at once; [`Torrent::wait`] sees the end.
+    pub fn remove(&self, data: Data) -> Result<(), Ended> {
+        self.shared.command(Command::Remove(data))
+    }
+
+    /// Hashes all files again. Returns at once.
+    pub fn recheck(&self) -> Result<(), Ended> {
+        self.shared.command(Command::Recheck)
+    }
+
+    /// The priority of a file. A skipped file is not created; a piece that it shares with a wanted file is kept aside.
+    pub fn set_priority(&self, file: FileIndex, priority: Priority) -> Result<(), Ended> {
+        self.shared.command(Command::Priority(file, priority))
+    }
+
+    /// The priorities of the files, in the order of the metainfo.
+    pub fn priorities(&self) -> Vec<Priority> {
+        self.shared.snapshot().priorities.clone()
+    }
+
+    /// The order in which pieces are fetched from now on.
+    pub fn set_order(&self, order: Order) -> Result<(), Ended> {
+        self.shared.command(Command::Order(order))
+    }
+
+    /// The limits of this torrent from now on, beside those of its session.
+    pub fn set_limits(&self, limits: RateLimits) -> Result<(), Ended> {
+        self.shared.command(Command::Limits(limits))
+    }
+
+    /// Connects to a peer, tracker or not.
+    pub fn add_peer(&self, addr: SocketAddr) -> Result<(), Ended> {
+        self.shared.command(Command::AddPeers(vec![addr]))
+    }
+
+    /// Asks the trackers for peers now, where their minimum interval allows it.
+    pub fn announce(&self) -> Result<(), Ended> {
+        self.shared.command(Command::Announce)
+    }
+
+    /// The events from now on. A subscriber that leaves 4,096 of them unread misses what follows, so that nobody has to
+    /// wait for it; [`Torrent::stats`] always has the truth.
+    pub fn events(&self) -> Receiver<Event> {
+        let (sender, receiver) = bounded(EVENTS);
+        self.shared.subscribers.lock().push(sender);
+        receiver
+    }
+
+    /// Opens a file for reading while it is still arriving: reads wait until their bytes are verified, and what is read
+    /// next is fetched first.
+    pub fn open(&self, file: FileIndex) -> Result<FileReader, OpenError> {
+        FileReader::open(Arc::clone(&self.shared), file)
+    }
+}
+
+impl std::fmt::Debug for Torrent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Torrent({} {})", self.info_hash(), self.shared.metainfo.name())
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(metainfo: Metainfo, dir: PathBuf, inbox: Sender<Inbox>) -> Arc<Self> {
+        let pieces = metainfo.layout().piece_count();
+        let stats = Stats { pieces_total: pieces, ..Stats::default() };
+        Arc::new(Self {
+            metainfo,
+            dir,
+            inbox,
+            snapshot: Mutex::new(Arc::new(Snapshot { stats, ..Snapshot::default() })),
+            changed: Condvar::new(),
+            have: RwLock::new(Bits::new(pieces)),
+            storage: RwLock::new(None),
+            traffic: Arc::default(),
+            windows: Mutex::new(Vec::new()),
+            subscribers: Mutex::new(Vec::new()),
+            commands: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.lock())
+    }
+
+    /// Replaces the snapshot and wakes those who wait.
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
+        *self.snapshot.lock() = Arc::new(snapshot);
+        self.changed.notify_all();
+    }
+
+    /// Changes the state alone.
+    pub(crate) fn publish_state(&self, state: State) {
+        let mut current = self.snapshot.lock();
+        let mut next = Snapshot::clone(&current);
+        next.stats.state = state;
+        *current = Arc::new(next);
+        self.changed.notify_all();
+    }
+
+    /// Wakes those who wait for pieces.
+    pub(crate) fn wake(&self) {
+        drop(self.snapshot.lock());
+        self.changed.notify_all();
+    }
+
+    /// Tells every subscriber; one that is gone is forgotten, one that does not read misses this.
+    pub(crate) fn tell(&self, event: &Event) {
+        let mut subscribers = self.subscribers.lock();
+        subscribers
+            .retain(|subscriber| !matches!(subscriber.try_send(event.clone()), Err(TrySendError::Disconnected(_))));
+    }
+
+    pub(crate) fn has_subscribers(&self) -> bool {
+        !self.subscribers.lock().is_empty()
+    }
+
+    /// Waits until `is_it` holds for the state or the deadline is over, and says what the state is then.
+    pub(crate) fn wait_until(&self, deadline: Option<Instant>, is_it: impl Fn(&State) -> bool) -> State {
+        let mut snapshot = self.snapshot.lock();
+        loop {
+            if is_it(&snapshot.stats.state) {
+                return snapshot.stats.state.clone();
+            }
+            match deadline {
+                Some(deadline) => {
+                    if self.changed.wait_until(&mut snapshot, deadline).timed_out() {
+                        return snapshot.stats.state.clone();
+                    }
+                }
+                None => self.changed.wait(&mut snapshot),
+            }
+        }
+    }
+
+    /// Waits for the next change, at most until `deadline`, unless `ready` already holds; `false` at the deadline.
+    pub(crate) fn wait_for_change(&self, deadline: Option<Instant>, ready: impl Fn(&State) -> bool) -> bool {
+        let mut snapshot = self.snapshot.lock();
+        if ready(&snapshot.stats.state) {
+            return true;
+        }
+        match deadline {
+            Some(deadline) => !self.changed.wait_until(&mut snapshot, deadline).timed_out(),
+            None => {
+                self.changed.wait(&mut snapshot);
+                true
+            }
+        }
+    }
+
+    pub(crate) fn command(&self, command: Command) -> Result<(), Ended> {
+        if matches!(self.snapshot().stats.state, State::Stopped) {
+            return Err(Ended);
+        }
+        self.commands.fetch_add(1, Ordering::AcqRel);
+        // An owner that has ended obeys no more, and its last state is final whatever the count is.
+        self.inbox.send(Inbox::Command(command)).map_err(|_| Ended)
+    }
+
+    /// A command has taken effect.
+    pub(crate) fn obeyed(&self) {
+        self.commands.fetch_sub(1, Ordering::AcqRel);
+        self.wake();
+    }
+}

@@ -1,0 +1,423 @@
+//! One torrent: the owner thread, which decides everything, and the handle, which looks and asks.
+//!
+//! The owner owns the picker, the choker, the address book, the peer table and the pieces in flight; nobody else touches
+//! them, so there is no lock around them. It never waits for a peer, a disk or a tracker: it waits at its inbox.
+//!
+//! - [`handle`]: what users see. [`inbox`]: all that can be told to an owner. [`reader`]: a file that is still arriving.
+//! - [`control`]: what an owner is told to do. [`peers`]: what an owner does about peers. [`work`]: who fetches what. [`status`]: ticks and snapshots.
+//! - [`desk`]: the pieces in flight. [`suspects`]: who lied. [`store`]: the thread that opens, checks and journals files.
+//! - [`verify`]: the workers between a full piece and the files.
+
+mod control;
+mod desk;
+mod handle;
+mod inbox;
+mod peers;
+mod reader;
+mod status;
+mod store;
+mod suspects;
+pub(crate) mod verify;
+mod work;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Mutex, RwLock};
+
+use crate::config::{AddOptions, Config, Order, Priority, Seeding};
+use crate::crew::{Crew, NoThread};
+use crate::discovery::{Announcer, Tls, TrackerFact};
+use crate::metainfo::{FileIndex, Layout, Metainfo};
+use crate::net::Closer;
+use crate::peer::{BufferPool, Context, FullPiece, PeerKey, Roster, Timeouts, Traffic, Valve};
+use crate::policy::{AddressBook, Choker, DialLimits, Mode, Picker, RateMeter, SlotRule, Source, SuperSeeder};
+use crate::wire::handshake::PeerId;
+use desk::Desk;
+use inbox::StoreFact;
+use peers::Peer;
+use store::{Job, Moment, Totals};
+use suspects::Suspects;
+
+pub(crate) use desk::Budget;
+pub(crate) use handle::Shared;
+pub use handle::{Data, Ended, Event, Failure, PeerStats, State, Stats, Torrent};
+pub(crate) use inbox::{Admission, Command, INBOX, Inbox};
+pub use reader::{CancelRead, FileReader, OpenError};
+
+/// The owner's stack.
+const STACK: usize = 512 * 1024;
+/// How many messages are taken in before the owner looks at the clock.
+const BATCH: usize = 256;
+
+/// What all torrents of a session share.
+pub(crate) struct Resources {
+    pub(crate) config: Config,
+    pub(crate) crew: Arc<Crew>,
+    pub(crate) our_id: PeerId,
+    /// The port we are reached at; 0 where we are not.
+    pub(crate) port: u16,
+    /// Whole pieces for the verify workers, which end when this is taken and the last torrent is gone. Locked to look.
+    pub(crate) verify: Mutex<Option<Sender<FullPiece>>>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) pool: Arc<BufferPool>,
+    pub(crate) down: Arc<Valve>,
+    pub(crate) up: Arc<Valve>,
+    pub(crate) tls: Tls,
+    /// By which a tracker knows us when our address changes.
+    pub(crate) key_for_trackers: u32,
+    /// Numbers the connections of the session.
+    pub(crate) next_key: AtomicU32,
+}
+
+impl Resources {
+    pub(crate) fn key(&self) -> PeerKey {
+        PeerKey(self.next_key.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Starts the owner of a torrent and says how to reach it. Returns at once; files are opened by another thread.
+pub(crate) fn start(
+    metainfo: Metainfo,
+    options: AddOptions,
+    resources: Arc<Resources>,
+) -> Result<Arc<Shared>, NoThread> {
+    let (sender, inbox) = bounded(INBOX);
+    let shared = Shared::new(metainfo, options.dir.clone(), sender);
+    let hash8 = shared.metainfo.info_hash().to_string()[..8].to_owned();
+    let jobs = store::start(&resources, &shared, &options, &hash8)?;
+    let owner = Owner::new(Arc::clone(&shared), inbox, jobs, options, Arc::clone(&resources));
+    resources.crew.spawn(format!("torrent-{hash8}"), STACK, move || owner.run())?;
+    Ok(shared)
+}
+
+/// What the owner is doing; the public [`State`] is made from it.
+enum Phase {
+    Opening,
+    Checking(u32, u32),
+    Running,
+    Paused,
+    /// A disk is full: again at this time.
+    Waiting(Arc<str>, Instant),
+    Failed(Failure),
+}
+
+/// Everything of one torrent.
+struct Owner {
+    shared: Arc<Shared>,
+    resources: Arc<Resources>,
+    options: AddOptions,
+    inbox: Receiver<Inbox>,
+    /// Work for the store thread.
+    jobs: Sender<Job>,
+    /// Work that the store thread has had no room for yet.
+    backlog: VecDeque<Job>,
+    phase: Phase,
+    /// A pause was asked for while files were being checked.
+    pause_wanted: bool,
+    /// How often the files were asked to be opened: only the last opening counts.
+    openings: u32,
+    /// There once the files are open.
+    context: Option<Arc<Context>>,
+    traffic: Arc<Traffic>,
+    valves: (Arc<Valve>, Arc<Valve>),
+    roster: Arc<Roster>,
+    picker: Picker,
+    desk: Desk,
+    suspects: Suspects,
+    book: AddressBook,
+    peers: HashMap<PeerKey, Peer>,
+    /// The addresses of peers that are gone, the latest last: their pieces may still be on the way through verification.
+    departed: VecDeque<(PeerKey, SocketAddr)>,
+    /// Connections being made.
+    dialling: HashMap<PeerKey, (SocketAddr, Arc<Closer>)>,
+    choker: Choker,
+    slots: SlotRule,
+    next_choke: Instant,
+    super_seeder: Option<SuperSeeder>,
+    announcer: Option<Announcer>,
+    priorities: Vec<Priority>,
+    /// Files that become wanted once the store thread has made them.
+    preparing: Vec<(FileIndex, Priority)>,
+    /// The number of verified pieces that the journal knows to be durable.
+    journaled: u32,
+    /// The journal is being written, which may take as long as the disk does.
+    recording: bool,
+    next_journal: Instant,
+    next_tick: Instant,
+    /// Somebody may find work now who did not before.
+    refeed: bool,
+    /// Memory for pieces in flight was given back.
+    room: bool,
+    /// A slot may be free, or somebody new may want one.
+    refill_slots: bool,
+    finished: bool,
+    failed_pieces: u32,
+    /// Payload of earlier sessions, once the journal has told.
+    before: Option<Totals>,
+    down_meter: RateMeter,
+    up_meter: RateMeter,
+    /// The traffic that the meters have seen.
+    measured: (u64, u64),
+    /// Wanted bytes, and those of them that are verified.
+    progress: (u64, u64),
+    /// The pieces that readers wait for, first things first.
+    urgent: Vec<u32>,
+    ended: Option<Ending>,
+}
+
+/// How a torrent ends.
+enum Ending {
+    Stop,
+    Remove(Data),
+}
+
+impl Owner {
+    fn new(
+        shared: Arc<Shared>,
+        inbox: Receiver<Inbox>,
+        jobs: Sender<Job>,
+        options: AddOptions,
+        resources: Arc<Resources>,
+    ) -> Self {
+        let layout = Arc::clone(shared.metainfo.layout());
+        let now = Instant::now();
+        let mut picker = Picker::new(layout.piece_count(), fastrand::Rng::new());
+        picker.set_mode(mode(options.order));
+        let priorities = priorities(&layout, &options.priorities);
+        let dials = DialLimits { dials_per_second: resources.config.peers.dials_per_second, ..DialLimits::default() };
+        let mut book = AddressBook::new(dials);
+        for &addr in &options.peers {
+            book.add(addr, Source::Manual, now);
+        }
+        let mut owner = Self {
+            backlog: VecDeque::new(),
+            phase: Phase::Opening,
+            pause_wanted: options.start == crate::config::Start::Paused,
+            openings: 0,
+            context: None,
+            traffic: Arc::clone(&shared.traffic),
+            valves: (Arc::new(Valve::new(options.limits.down)), Arc::new(Valve::new(options.limits.up))),
+            roster: Arc::default(),
+            desk: Desk::new(Arc::clone(&layout), Arc::clone(&resources.budget)),
+            suspects: Suspects::default(),
+            book,
+            peers: HashMap::new(),
+            departed: VecDeque::new(),
+            dialling: HashMap::new(),
+            choker: Choker::new(fastrand::Rng::new()),
+            slots: resources.config.peers.upload_slots.map_or_else(SlotRule::growing, SlotRule::fixed),
+            next_choke: now,
+            super_seeder: (options.seeding == Seeding::Super).then(|| SuperSeeder::new(layout.piece_count())),
+            announcer: None,
+            priorities,
+            preparing: Vec::new(),
+            journaled: 0,
+            recording: false,
+            next_journal: now,
+            next_tick: now,
+            refeed: false,
+            room: false,
+            refill_slots: false,
+            finished: false,
+            failed_pieces: 0,
+            before: None,
+            down_meter: RateMeter::new(),
+            up_meter: RateMeter::new(),
+            measured: (0, 0),
+            progress: (0, 0),
+            urgent: Vec::new(),
+            ended: None,
+            picker,
+            shared,
+            inbox,
+            jobs,
+            options,
+            resources,
+        };
+        owner.apply_priorities();
+        owner
+    }
+
+    fn run(mut self) {
+        while self.ended.is_none() {
+            let next = self.inbox.recv_deadline(self.next_tick);
+            if let Ok(message) = next {
+                self.handle(message);
+                for _ in 0..BATCH {
+                    let Ok(message) = self.inbox.try_recv() else { break };
+                    self.handle(message);
+                }
+            }
+            self.settle();
+            let now = Instant::now();
+            if now >= self.next_tick {
+                self.tick(now);
+            }
+        }
+        self.end();
+    }
+
+    fn handle(&mut self, message: Inbox) {
+        match message {
+            Inbox::Peer(fact) => self.handle_peer(fact),
+            Inbox::Tracker(fact) => self.handle_tracker(fact),
+            Inbox::Store(fact) => self.handle_store(fact),
+            Inbox::Call(addr, closer, answer) => {
+                let admission = self.admit(addr, closer);
+                answer.try_send(admission).ok();
+            }
+            Inbox::Command(command) => {
+                let preparing = self.preparing.len();
+                self.handle_command(command);
+                // The end has come only when everything is closed, and a file is wanted only when it is there.
+                if self.ended.is_none() && self.preparing.len() == preparing {
+                    self.shared.obeyed();
+                }
+            }
+            Inbox::Windows => self.look_at_windows(),
+        }
+    }
+
+    fn handle_tracker(&mut self, fact: TrackerFact) {
+        let now = Instant::now();
+        match fact {
+            TrackerFact::Peers { url, peers } => {
+                log::info!("{url}: {} peers", peers.len());
+                if self.shared.has_subscribers() {
+                    self.shared.tell(&Event::Tracker(format!("{url}: {} peers", peers.len())));
+                }
+                for addr in peers {
+                    self.book.add(addr, Source::Tracker, now);
+                }
+                self.dial();
+            }
+            TrackerFact::ExternalIp { ip, .. } => {
+                self.book.learn_self(SocketAddr::new(ip, self.resources.port));
+            }
+            TrackerFact::Failed { url, message } | TrackerFact::Warning { url, message } => {
+                log::warn!("{url}: {message}");
+                if self.shared.has_subscribers() {
+                    self.shared.tell(&Event::Tracker(format!("{url}: {message}")));
+                }
+            }
+        }
+    }
+
+    fn handle_store(&mut self, fact: StoreFact) {
+        match fact {
+            StoreFact::Progress(done, total) => {
+                self.phase = Phase::Checking(done, total);
+                self.publish();
+            }
+            // It was asked to be opened anew meanwhile: peers must not begin to work with files that are let go of.
+            StoreFact::Ready { opening, .. } if opening != self.openings => {}
+            StoreFact::Ready { storage, have, totals, .. } => {
+                self.before.get_or_insert(totals);
+                // A piece that was stored while the files were looked at counts only if it was seen.
+                for piece in 0..have.len() {
+                    let _ = if have.get(piece) { self.picker.got(piece) } else { self.picker.lost(piece) };
+                }
+                self.journaled = have.count();
+                *self.shared.have.write() = have.clone();
+                *self.shared.storage.write() = Some(Arc::clone(&storage));
+                let inbox = self.shared.inbox.clone();
+                let resources = &self.resources;
+                let Some(verify) = resources.verify.lock().clone() else { return };
+                self.context = Some(Arc::new(Context {
+                    metainfo: self.shared.metainfo.clone(),
+                    info_hash: self.shared.metainfo.info_hash(),
+                    our_id: resources.our_id,
+                    layout: Arc::clone(self.shared.metainfo.layout()),
+                    storage,
+                    have: RwLock::new(have),
+                    facts: Box::new(move |fact| inbox.send(Inbox::Peer(fact)).is_ok()),
+                    verify,
+                    pool: Arc::clone(&resources.pool),
+                    down: [Arc::clone(&resources.down), Arc::clone(&self.valves.0)],
+                    up: [Arc::clone(&resources.up), Arc::clone(&self.valves.1)],
+                    traffic: Arc::clone(&self.traffic),
+                    timeouts: Timeouts {
+                        connect: resources.config.peers.connect_timeout,
+                        handshake: resources.config.peers.handshake_timeout,
+                        keep_alive: KEEP_ALIVE,
+                    },
+                    bind: resources.config.listen.bind,
+                }));
+                self.recount();
+                self.finished = self.picker.wanted_left() == 0;
+                if self.pause_wanted {
+                    self.set_phase(Phase::Paused);
+                } else {
+                    self.set_phase(Phase::Running);
+                    self.go();
+                }
+            }
+            StoreFact::Recorded { synced } => self.recording &= !synced,
+            StoreFact::Prepared(file) => self.prepared(file),
+            StoreFact::Failed(error) => self.fail_or_wait(&error),
+        }
+    }
+
+    fn end(mut self) {
+        let grace = self.resources.config.trackers.stop_grace;
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        let announcer = self.announcer.take();
+        // Nobody is dialled or admitted any more.
+        self.phase = Phase::Paused;
+        self.halt();
+        let until = Instant::now() + grace;
+        self.drain(grace);
+        if self.shared.have.read().count() > self.journaled {
+            self.journal(Moment::Leaving);
+        }
+        // From here on nobody listens, so that nobody waits to be heard.
+        drop(std::mem::replace(&mut self.inbox, crossbeam_channel::never()));
+        if let Some(announcer) = announcer {
+            announcer.stop(until.saturating_duration_since(Instant::now()).max(FAREWELL));
+        }
+        if let Some(Ending::Remove(data)) = self.ended {
+            self.backlog.push_back(Job::Remove(data));
+        }
+        for job in std::mem::take(&mut self.backlog) {
+            self.jobs.send(job).ok();
+        }
+        // The store thread ends when its jobs are done, and says so.
+    }
+
+    /// Takes in facts until every peer's threads have ended, so that none of them waits for us, and complete pieces are
+    /// in the files.
+    fn drain(&mut self, most: Duration) {
+        let deadline = Instant::now() + most;
+        while !(self.peers.is_empty() && self.dialling.is_empty() && self.desk.len() == 0) {
+            let Ok(message) = self.inbox.recv_deadline(deadline) else { return };
+            if matches!(message, Inbox::Peer(_)) {
+                self.handle(message);
+            }
+        }
+    }
+}
+
+/// The least time that trackers have for a farewell, where peers took the rest of it.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// Silence after which we send a keep-alive: peers give up after two minutes (BEP 3).
+const KEEP_ALIVE: Duration = Duration::from_secs(100);
+
+fn mode(order: Order) -> Mode {
+    match order {
+        Order::RarestFirst => Mode::RarestFirst,
+        Order::Sequential => Mode::Sequential,
+    }
+}
+
+fn wanted_files(priorities: &[Priority]) -> Vec<bool> {
+    priorities.iter().map(|&priority| priority != Priority::Skip).collect()
+}
+
+fn priorities(layout: &Layout, given: &[Priority]) -> Vec<Priority> {
+    (0..layout.files().len()).map(|file| given.get(file).copied().unwrap_or(Priority::Normal)).collect()
+}

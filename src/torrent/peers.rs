@@ -1,0 +1,593 @@
+//! What the owner does about peers: whom to dial, whom to admit, how to react to what they say.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::handle::Event;
+use super::{Admission, Owner, Phase};
+use crate::bits::Bits;
+use crate::metainfo::PieceIndex;
+use crate::net::Closer;
+use crate::peer::{
+    DONT_HAVE_ID, Fact, Link, Outgoing, PeerError, PeerKey, REQUEST_QUEUE, STACK, Said, Traffic, UPLOAD_ONLY_ID, dial,
+};
+use crate::policy::{Candidate, RateMeter, Role, Source};
+use crate::wire::extension::{Extension, ExtensionHandshake};
+use crate::wire::message::{Message, allowed_fast};
+
+/// How many pieces a choked peer may ask for (BEP 6).
+const ALLOWED_FAST: usize = 10;
+/// A peer with this many pieces or more needs no allowed-fast set (BEP 6).
+const ALLOWED_FAST_BELOW: u32 = 10;
+/// How long a peer is not asked for a piece that it refused to send.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+/// A peer that neither wants nor has anything may be replaced after this long, where there are too many.
+const USELESS_AFTER: Duration = Duration::from_secs(60);
+/// Callers from one address, loopback aside: who wants to fill our places needs many addresses.
+const PER_ADDRESS: usize = 8;
+/// Haves that wait for a peer that takes nothing in, after which it is too slow to keep.
+const PENDING_HAVES: usize = 65_536;
+
+/// Peers that are gone and of which the address is remembered, for what they sent before.
+const DEPARTED: usize = 256;
+
+/// What the owner knows of a connected peer.
+pub(super) struct Peer {
+    pub(super) link: Arc<Link>,
+    pub(super) has: Bits,
+    pub(super) client: String,
+    pub(super) choking_us: bool,
+    pub(super) interested_in_us: bool,
+    pub(super) we_interested: bool,
+    /// Since when we answer its requests, and what it had been sent before.
+    pub(super) unchoked: Option<(Instant, u64)>,
+    pub(super) upload_only: bool,
+    /// The id by which it wants to be told whether we download (BEP 21).
+    upload_only_id: Option<u8>,
+    pub(super) allowed_fast: Option<Bits>,
+    /// The blocks of work it could take, where there was none for it.
+    pub(super) hungry: Option<u32>,
+    pub(super) pending_haves: Vec<PieceIndex>,
+    /// Where a peer that called us can be called.
+    pub(super) listens: Option<SocketAddr>,
+    /// Pieces that it refused to send, and until when it is not asked for them.
+    pub(super) refused: HashMap<u32, Instant>,
+    pub(super) snubs: u32,
+    /// We let it go through no fault of its own.
+    pub(super) dismissed: bool,
+    /// The blocks that it had delivered at the last look.
+    pub(super) delivered: u64,
+    pub(super) down: (RateMeter, u64),
+    pub(super) up: (RateMeter, u64),
+    pub(super) last_block: Option<Instant>,
+}
+
+impl Peer {
+    fn new(link: Arc<Link>, pieces: u32) -> Self {
+        Self {
+            has: Bits::new(pieces),
+            client: link.peer_id.client_name(),
+            choking_us: true,
+            interested_in_us: false,
+            we_interested: false,
+            unchoked: None,
+            upload_only: false,
+            upload_only_id: None,
+            allowed_fast: None,
+            hungry: None,
+            pending_haves: Vec::new(),
+            listens: None,
+            refused: HashMap::new(),
+            snubs: 0,
+            dismissed: false,
+            delivered: 0,
+            down: (RateMeter::new(), 0),
+            up: (RateMeter::new(), 0),
+            last_block: None,
+            link,
+        }
+    }
+
+    /// Ends the connection because we pause, or because neither has anything for the other.
+    pub(super) fn dismiss(&mut self) {
+        self.dismissed = true;
+        self.link.close();
+    }
+
+    pub(super) fn is_seed(&self) -> bool {
+        self.has.is_full() || self.upload_only
+    }
+
+    /// Whether it would send us this piece now.
+    pub(super) fn sends(&self, piece: u32) -> bool {
+        self.has.get(piece)
+            && !self.refused.contains_key(&piece)
+            && (!self.choking_us || self.allowed_fast.as_ref().is_some_and(|allowed| allowed.get(piece)))
+    }
+}
+
+impl Owner {
+    /// Dials as many peers as limits and the book allow.
+    pub(super) fn dial(&mut self) {
+        if !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        let Some(context) = self.context.clone() else { return };
+        let now = Instant::now();
+        while self.peers.len() + self.dialling.len() < self.resources.config.peers.per_torrent {
+            let Some(addr) = self.book.next(now) else { return };
+            let key = self.resources.key();
+            let closer = Arc::new(Closer::default());
+            let thread = {
+                let (context, roster, closer, crew) = (
+                    Arc::clone(&context),
+                    Arc::clone(&self.roster),
+                    Arc::clone(&closer),
+                    Arc::clone(&self.resources.crew),
+                );
+                move || dial(key, addr, context, roster, closer, crew)
+            };
+            if let Err(error) = self.resources.crew.spawn(format!("rx-{addr}"), STACK, thread) {
+                log::warn!("{addr} is not dialled: {error}");
+                self.book.not_dialled(addr, now);
+                return;
+            }
+            self.dialling.insert(key, (addr, closer));
+        }
+    }
+
+    /// Whether somebody who called us may become a peer.
+    pub(super) fn admit(&mut self, addr: SocketAddr, closer: Arc<Closer>) -> Option<Admission> {
+        if !matches!(self.phase, Phase::Running) || self.book.is_banned(addr) {
+            return None;
+        }
+        let same = self.peers.values().filter(|peer| peer.link.addr.ip() == addr.ip()).count();
+        if same >= PER_ADDRESS && !addr.ip().is_loopback() {
+            return None;
+        }
+        let full = self.peers.len() + self.dialling.len() >= self.resources.config.peers.per_torrent;
+        if full && !self.replace_useless() {
+            return None;
+        }
+        let context = self.context.clone()?;
+        let key = self.resources.key();
+        self.dialling.insert(key, (addr, closer));
+        Some(Admission { key, context, roster: Arc::clone(&self.roster) })
+    }
+
+    /// Ends the longest useless connection, for somebody who may be of use. `false` where there is none.
+    fn replace_useless(&mut self) -> bool {
+        let now = Instant::now();
+        let useless = self.peers.values_mut().filter(|peer| {
+            let traffic = &peer.link.traffic;
+            !peer.dismissed
+                && !peer.we_interested
+                && !peer.interested_in_us
+                && now.duration_since(peer.link.born()) >= USELESS_AFTER
+                && Traffic::read(&traffic.down) + Traffic::read(&traffic.up) == 0
+        });
+        let Some(longest) = useless.min_by_key(|peer| peer.link.born()) else { return false };
+        longest.dismiss();
+        true
+    }
+
+    pub(super) fn handle_peer(&mut self, fact: Fact) {
+        match fact {
+            Fact::Unreachable { key, addr, why } => {
+                self.dialling.remove(&key);
+                if matches!(why, PeerError::Ourselves) {
+                    self.book.learn_self(addr);
+                }
+                if matches!(self.phase, Phase::Running) {
+                    self.book.failed(addr, Instant::now());
+                } else {
+                    // It was we who gave up.
+                    self.book.not_dialled(addr, Instant::now());
+                }
+                self.tell_gone(addr, &why);
+                self.dial();
+            }
+            Fact::Joined(link) => self.joined(link),
+            Fact::Said(key, said) => self.said(key, said),
+            Fact::Hungry(key, blocks) => {
+                if let Some(peer) = self.peers.get_mut(&key) {
+                    peer.hungry = Some(blocks);
+                    self.feed(key);
+                }
+            }
+            Fact::Gone { key, why } => self.gone(key, &why),
+            Fact::Stored { piece, audit } => self.stored(&piece, audit),
+            Fact::Corrupt { piece, audit } => self.corrupt(&piece, audit),
+            Fact::NotStored { piece, error } => {
+                if self.desk.remove(&piece) {
+                    self.picker.give_back(piece.index().get());
+                }
+                self.fail_or_wait(&error);
+            }
+            Fact::Unreadable { error } => self.fail_or_wait(&error),
+        }
+    }
+
+    fn joined(&mut self, link: Arc<Link>) {
+        let key = link.key;
+        self.dialling.remove(&key);
+        let now = Instant::now();
+        self.book.connected(link.addr);
+        let full = self.peers.len() >= self.resources.config.peers.per_torrent;
+        if full || !matches!(self.phase, Phase::Running) || self.book.is_banned(link.addr) {
+            link.close();
+        } else if let Some(other) = self.peers.values().find(|peer| {
+            // An id is no secret: one that comes from elsewhere may be stolen, and must not cost its owner the connection.
+            peer.link.peer_id == link.peer_id && peer.link.addr.ip() == link.addr.ip()
+        }) {
+            // Two connections between the same two: both ends keep the one that the greater id made.
+            let ours_wins = self.resources.our_id.as_bytes() > link.peer_id.as_bytes();
+            if other.link.incoming != link.incoming && other.link.incoming == ours_wins {
+                other.link.close();
+            } else {
+                link.close();
+            }
+        }
+        let pieces = self.shared.metainfo.layout().piece_count();
+        log::debug!("{}: connected, {}", link.addr, link.peer_id.client_name());
+        self.shared.tell(&Event::PeerConnected(link.addr));
+        self.introduce(&link);
+        self.peers.insert(key, Peer::new(link, pieces));
+        self.next_choke = self.next_choke.min(now + super::status::ROUND);
+    }
+
+    /// The first messages to a peer: what we have, then who we are.
+    fn introduce(&mut self, link: &Arc<Link>) {
+        let mut out = Vec::new();
+        let have = self.shared.have.read();
+        let hide = self.super_seeder.is_some() && have.is_full();
+        match (link.fast(), hide) {
+            (true, false) if have.is_full() => Message::HaveAll.encode_into(&mut out),
+            (true, _) if hide || have.count() == 0 => Message::HaveNone.encode_into(&mut out),
+            (_, false) if have.count() > 0 => Message::Bitfield(have.as_wire()).encode_into(&mut out),
+            _ => {}
+        }
+        if link.reserved.extended() {
+            let handshake = ExtensionHandshake {
+                m: [(Extension::UploadOnly, UPLOAD_ONLY_ID), (Extension::DontHave, DONT_HAVE_ID)].into_iter().collect(),
+                p: (self.resources.port != 0).then_some(self.resources.port),
+                v: Some(format!("ropewalk {}", env!("CARGO_PKG_VERSION"))),
+                yourip: Some(link.addr.ip()),
+                reqq: Some(REQUEST_QUEUE),
+                upload_only: (self.finished && !hide).then_some(true),
+                ..ExtensionHandshake::default()
+            };
+            Message::Extended { id: 0, payload: &handshake.encode() }.encode_into(&mut out);
+        }
+        drop(have);
+        link.send(Outgoing::Raw(out.into()));
+        if let Some(seeder) = self.super_seeder.as_mut().filter(|_| hide)
+            && let Some(piece) = seeder.joined(link.key.0)
+            && let Some(piece) = self.shared.metainfo.layout().piece(piece)
+        {
+            link.send(Outgoing::Have(Box::new([piece])));
+        }
+    }
+
+    /// Tells peers whether we download still (BEP 21), where that changed: those who keep us for our sake alone may go.
+    pub(super) fn tell_upload_only(&self) {
+        if self.super_seeder.is_some() {
+            return;
+        }
+        for peer in self.peers.values() {
+            let Some(id) = peer.upload_only_id else { continue };
+            let mut out = Vec::new();
+            Message::Extended { id, payload: &[u8::from(self.finished)] }.encode_into(&mut out);
+            peer.link.send(Outgoing::Raw(out.into()));
+        }
+    }
+
+    /// The pieces that a peer with few may ask for while it is choked (BEP 6).
+    fn grant_fast(&self, key: PeerKey) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        let hide = self.super_seeder.is_some();
+        if !peer.link.fast() || hide || peer.has.count() >= ALLOWED_FAST_BELOW {
+            return;
+        }
+        let layout = self.shared.metainfo.layout();
+        let have = self.shared.have.read();
+        let set =
+            allowed_fast(peer.link.addr.ip(), &self.shared.metainfo.info_hash(), layout.piece_count(), ALLOWED_FAST);
+        let pieces: Box<[PieceIndex]> =
+            set.into_iter().filter(|&piece| have.get(piece)).filter_map(|piece| layout.piece(piece)).collect();
+        if !pieces.is_empty() {
+            peer.link.send(Outgoing::AllowFast(pieces));
+        }
+    }
+
+    fn said(&mut self, key: PeerKey, said: Said) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        match said {
+            Said::Choke => {
+                peer.choking_us = true;
+                peer.hungry = None;
+                self.let_go(key);
+            }
+            Said::Unchoke => {
+                peer.choking_us = false;
+                // Its writer may have been quicker to ask for work than its reader to say this.
+                self.feed(key);
+            }
+            Said::Interested => {
+                peer.interested_in_us = true;
+                self.refill_slots = true;
+            }
+            Said::NotInterested => peer.interested_in_us = false,
+            Said::Have(piece) => {
+                if peer.has.set(piece.get()) {
+                    self.picker.peer_has(piece.get());
+                    self.reveal_after_have(key, piece);
+                    self.look_at_pieces(key);
+                }
+            }
+            Said::Pieces(has) => {
+                self.picker.peer_left(&peer.has);
+                peer.has = has;
+                self.picker.peer_joined(&peer.has);
+                self.reveal_after_pieces(key);
+                self.look_at_pieces(key);
+                self.grant_fast(key);
+            }
+            Said::AllowedFast(piece) => {
+                let pieces = peer.has.len();
+                peer.allowed_fast.get_or_insert_with(|| Bits::new(pieces)).set(piece.get());
+            }
+            Said::DontHave(piece) => {
+                if peer.has.clear(piece.get()) {
+                    self.picker.peer_lost(piece.get());
+                    self.look_at_pieces(key);
+                }
+            }
+            Said::Refused(piece) => {
+                peer.refused.insert(piece.get(), Instant::now() + REFUSED_FOR);
+                self.refeed = true;
+            }
+            Said::Extension(handshake) => self.extension(key, *handshake),
+            Said::UploadOnly(upload_only) => {
+                peer.upload_only = upload_only;
+                self.look_at_pieces(key);
+            }
+        }
+    }
+
+    fn extension(&mut self, key: PeerKey, handshake: ExtensionHandshake) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if let Some(client) = handshake.v.filter(|client| !client.is_empty()) {
+            peer.client = client;
+        }
+        peer.upload_only_id = handshake.m.id(Extension::UploadOnly).or(peer.upload_only_id);
+        if let Some(upload_only) = handshake.upload_only {
+            peer.upload_only = upload_only;
+        }
+        // A peer that called us names the port that it listens on: now it can be called back. Only the first one counts, or
+        // each handshake that names another would leave an address that stays connected for ever.
+        let listens = handshake.p.filter(|_| peer.link.incoming && peer.listens.is_none());
+        if let Some(port) = listens {
+            let addr = SocketAddr::new(peer.link.addr.ip(), port);
+            peer.listens = Some(addr);
+            self.book.add(addr, Source::Incoming, Instant::now());
+            // Not to be dialled while it is connected.
+            self.book.connected(addr);
+        }
+        self.look_at_pieces(key);
+    }
+
+    /// A peer's pieces changed: is it interesting, is it of any use?
+    fn look_at_pieces(&mut self, key: PeerKey) {
+        self.set_interest(key);
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.is_seed() {
+            self.book.mark_seed(peer.link.addr);
+            if self.finished {
+                // Two that have everything have nothing to say to each other.
+                peer.dismiss();
+            }
+        } else if peer.hungry.is_some() {
+            self.feed(key);
+        }
+    }
+
+    /// Keeps what we say of our interest true.
+    fn set_interest(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let interested = !self.finished && self.picker.interesting(&peer.has);
+        if interested != peer.we_interested {
+            let message = if interested { Outgoing::Interested } else { Outgoing::NotInterested };
+            if peer.link.send(message) {
+                peer.we_interested = interested;
+            } else {
+                peer.link.close();
+            }
+        }
+        if interested && peer.hungry.is_some() {
+            self.feed(key);
+        }
+    }
+
+    pub(super) fn update_interest(&mut self) {
+        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
+        for key in keys {
+            self.set_interest(key);
+        }
+    }
+
+    /// A peer works on nothing any more: others may.
+    pub(super) fn let_go(&mut self, key: PeerKey) {
+        for piece in self.desk.let_go(key) {
+            self.picker.give_back(piece.get());
+        }
+        self.refeed = true;
+    }
+
+    fn gone(&mut self, key: PeerKey, why: &PeerError) {
+        self.dialling.remove(&key);
+        let Some(peer) = self.peers.remove(&key) else { return };
+        let now = Instant::now();
+        if self.departed.len() == DEPARTED {
+            self.departed.pop_front();
+        }
+        self.departed.push_back((key, peer.link.addr));
+        self.let_go(key);
+        self.picker.peer_left(&peer.has);
+        if let Some(seeder) = &mut self.super_seeder {
+            seeder.left(key.0);
+        }
+        let useful = Traffic::read(&peer.link.traffic.down) + Traffic::read(&peer.link.traffic.up) > 0;
+        if why.is_fault() {
+            log::info!("{}: dropped: {why}", peer.link.addr);
+        }
+        for addr in peer.listens.into_iter().chain([peer.link.addr]) {
+            // The other connection of two between the same two lives on.
+            if self.peers.values().any(|other| other.link.addr == addr || other.listens == Some(addr)) {
+                continue;
+            }
+            self.book.disconnected(addr, now, (useful || peer.dismissed) && !why.is_fault());
+        }
+        if peer.dismissed && !self.finished {
+            // By now it could be of use again.
+            self.book.hurry();
+        }
+        self.tell_gone(peer.link.addr, why);
+        self.refill_slots |= peer.unchoked.is_some();
+        self.dial();
+    }
+
+    fn tell_gone(&self, addr: SocketAddr, why: &PeerError) {
+        log::debug!("{addr}: gone: {why}");
+        if self.shared.has_subscribers() {
+            self.shared.tell(&Event::PeerGone { addr, why: why.to_string() });
+        }
+    }
+
+    /// Bans a peer that lied and ends its connections.
+    pub(super) fn ban(&mut self, addr: SocketAddr) {
+        if self.book.is_banned(addr) {
+            return;
+        }
+        log::warn!("{addr}: banned: it sent wrong bytes");
+        self.book.ban(addr);
+        self.shared.tell(&Event::PeerBanned(addr));
+        for peer in self.peers.values().filter(|peer| self.book.is_banned(peer.link.addr)) {
+            peer.link.close();
+        }
+    }
+
+    /// Lets everybody know that we have a piece. Those who have it themselves may be super-seeding, or may tell it on as
+    /// our share; only to peers that have everything it is no news.
+    pub(super) fn spread(&mut self, piece: PieceIndex) {
+        if self.super_seeder.is_some() && self.finished {
+            return;
+        }
+        for peer in self.peers.values_mut().filter(|peer| !peer.has.is_full()) {
+            peer.pending_haves.push(piece);
+        }
+    }
+
+    /// Sends the haves that wait; a peer that does not take them in is too slow.
+    pub(super) fn send_haves(&mut self) {
+        for peer in self.peers.values_mut().filter(|peer| !peer.pending_haves.is_empty()) {
+            let pieces = std::mem::take(&mut peer.pending_haves);
+            if !peer.link.send(Outgoing::Have(pieces.clone().into())) {
+                peer.pending_haves = pieces;
+                if peer.pending_haves.len() > PENDING_HAVES {
+                    peer.link.close();
+                }
+            }
+        }
+    }
+
+    /// Super-seeding: somebody has a piece that we showed to somebody else; that one has earned the next.
+    fn reveal_after_have(&mut self, from: PeerKey, piece: PieceIndex) {
+        let Some(seeder) = &mut self.super_seeder else { return };
+        if !self.finished {
+            return;
+        }
+        for (key, next) in seeder.has(from.0, piece.get(), |piece| self.picker.availability(piece)) {
+            let Some(next) = self.shared.metainfo.layout().piece(next) else { continue };
+            if let Some(peer) = self.peers.get(&PeerKey(key)) {
+                peer.link.send(Outgoing::Have(Box::new([next])));
+            }
+        }
+    }
+
+    /// Super-seeding: what a peer has already need not be shown to it.
+    fn reveal_after_pieces(&mut self, key: PeerKey) {
+        let (Some(seeder), Some(peer)) = (&mut self.super_seeder, self.peers.get(&key)) else { return };
+        if !self.finished {
+            return;
+        }
+        if let Some(next) = seeder.knows(key.0, &peer.has, |piece| self.picker.availability(piece))
+            && let Some(next) = self.shared.metainfo.layout().piece(next)
+        {
+            peer.link.send(Outgoing::Have(Box::new([next])));
+        }
+    }
+
+    /// Chooses anew who is unchoked: the round of every ten seconds.
+    pub(super) fn choke_round(&mut self, now: Instant) {
+        let candidates = self.candidates();
+        // The lowest limit that holds now, whoever set it and when.
+        let limit = [&self.resources.up, &self.valves.1].into_iter().filter_map(|valve| valve.rate()).min();
+        let slots = self.slots.update(limit, self.up_meter.rate(now));
+        let chosen = self.choker.round(self.role(), &candidates, slots, now);
+        self.unchoke_only(&chosen, now);
+    }
+
+    /// Uses slots that are free, between rounds.
+    pub(super) fn fill_slots(&mut self) {
+        let now = Instant::now();
+        let candidates = self.candidates();
+        let mut chosen = self.choker.fill(self.role(), &candidates, self.slots.slots(), now);
+        // Nobody is choked for them.
+        chosen.extend(self.peers.iter().filter(|(_, peer)| peer.unchoked.is_some()).map(|(key, _)| key.0));
+        self.unchoke_only(&chosen, now);
+    }
+
+    fn role(&self) -> Role {
+        if self.finished { Role::Seeding } else { Role::Leeching }
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let now = Instant::now();
+        let peers = self.peers.iter().map(|(key, peer)| Candidate {
+            id: key.0,
+            interested: peer.interested_in_us,
+            rate_down: peer.down.0.rate(now),
+            rate_up: peer.up.0.rate(now),
+            last_block_from: peer.last_block,
+            unchoked_since: peer.unchoked.map(|(since, _)| since),
+            uploaded_since_unchoke: peer
+                .unchoked
+                .map_or(0, |(_, before)| Traffic::read(&peer.link.traffic.up) - before),
+            connected: peer.link.born(),
+            snubbed: peer.snubs > 0,
+            upload_only: peer.upload_only,
+        });
+        peers.collect()
+    }
+
+    fn unchoke_only(&mut self, chosen: &[u32], now: Instant) {
+        for (key, peer) in &mut self.peers {
+            let unchoke = chosen.contains(&key.0);
+            if unchoke == peer.unchoked.is_some() {
+                continue;
+            }
+            if peer.link.send(if unchoke { Outgoing::Unchoke } else { Outgoing::Choke }) {
+                peer.unchoked = unchoke.then(|| (now, Traffic::read(&peer.link.traffic.up)));
+            }
+        }
+    }
+
+    /// The address of a peer by key, connected or not any more.
+    pub(super) fn addr_of(&self, key: PeerKey) -> Option<SocketAddr> {
+        let departed = || self.departed.iter().find(|(gone, _)| *gone == key).map(|(_, addr)| *addr);
+        self.peers.get(&key).map(|peer| peer.link.addr).or_else(departed)
+    }
+}

@@ -1,0 +1,200 @@
+//! The owner's clock: ticks, timeouts, and the snapshot that everybody looks at.
+
+use std::time::{Duration, Instant};
+
+use super::handle::{PeerStats, Snapshot, Stats};
+use super::store::{Job, Moment, Totals};
+use super::{Owner, Phase, State};
+use crate::config::Priority;
+use crate::peer::{PeerKey, Traffic};
+
+/// How often chokes are decided (BEP 3).
+pub(super) const ROUND: Duration = Duration::from_secs(10);
+/// How often the owner looks around.
+const TICK: Duration = Duration::from_millis(250);
+/// How often while peers wait for work at the end of a download.
+const ENDGAME_TICK: Duration = Duration::from_millis(20);
+/// How often the journal is written while pieces arrive.
+pub(super) const JOURNAL: Duration = Duration::from_secs(5);
+
+impl Owner {
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.measure(now);
+        self.hand_over_jobs();
+        match &self.phase {
+            Phase::Running => {
+                self.snub_stalled(now);
+                self.share_memory();
+                self.drop_silent(now);
+                if now >= self.next_choke {
+                    self.next_choke = now + ROUND;
+                    self.choke_round(now);
+                }
+                self.dial();
+                self.feed_hungry(false);
+                self.settle();
+            }
+            Phase::Waiting(_, again) if now >= *again => {
+                self.set_phase(Phase::Running);
+                self.job(Job::Retry);
+                self.refeed = true;
+                self.settle();
+            }
+            _ => {}
+        }
+        if now >= self.next_journal {
+            self.next_journal = now + JOURNAL;
+            if self.shared.have.read().count() > self.journaled && !self.recording {
+                self.journal(Moment::Underway);
+            } else if matches!(self.phase, Phase::Running) && !self.finished {
+                self.job(Job::Alive);
+            }
+        }
+        self.publish();
+        let endgame =
+            matches!(self.phase, Phase::Running) && !self.finished && self.desk.len() > 0 && self.somebody_is_hungry();
+        self.next_tick = now + if endgame { ENDGAME_TICK } else { TICK };
+    }
+
+    fn somebody_is_hungry(&self) -> bool {
+        self.peers.values().any(|peer| peer.hungry.is_some() && !peer.choking_us && peer.we_interested)
+    }
+
+    fn measure(&mut self, now: Instant) {
+        for peer in self.peers.values_mut() {
+            peer.refused.retain(|_, until| *until > now);
+            let traffic = &peer.link.traffic;
+            let (down, up) = (Traffic::read(&traffic.down), Traffic::read(&traffic.up));
+            let (got, sent) = (down - peer.down.1, up - peer.up.1);
+            if got > 0 {
+                peer.last_block = Some(now);
+            }
+            // Bytes alone are no progress: a peer can trickle them for ever.
+            let delivered = peer.link.pipeline.lock().delivered();
+            if delivered > std::mem::replace(&mut peer.delivered, delivered) {
+                peer.snubs = 0;
+            }
+            peer.down.0.add(got, now);
+            peer.up.0.add(sent, now);
+            (peer.down.1, peer.up.1) = (down, up);
+        }
+        let (down, up) = (Traffic::read(&self.traffic.down), Traffic::read(&self.traffic.up));
+        self.down_meter.add(down - self.measured.0, now);
+        self.up_meter.add(up - self.measured.1, now);
+        self.measured = (down, up);
+    }
+
+    /// No peer is asked for more than its share of the memory for pieces in flight.
+    fn share_memory(&self) {
+        let senders = self.peers.values().filter(|peer| !peer.choking_us && peer.we_interested);
+        let share = self.desk.share(senders.clone().count());
+        senders.for_each(|peer| peer.link.pipeline.lock().window.set_share(share));
+    }
+
+    /// Peers that have not said a word for too long.
+    fn drop_silent(&mut self, now: Instant) {
+        let most = self.resources.config.peers.idle_timeout;
+        for peer in self.peers.values().filter(|peer| peer.link.silent_for(now) > most) {
+            log::debug!("{}: silent for too long", peer.link.addr);
+            peer.link.close();
+        }
+    }
+
+    /// Replaces the snapshot.
+    pub(super) fn publish(&mut self) {
+        let now = Instant::now();
+        let stats = self.stats(now);
+        let peers = self.peers.keys().map(|key| self.peer_stats(*key, now)).collect::<Option<Vec<_>>>();
+        let trackers = self.announcer.as_ref().map_or_else(Vec::new, |announcer| announcer.snapshot());
+        self.shared.publish(Snapshot {
+            stats,
+            peers: peers.unwrap_or_default(),
+            trackers,
+            priorities: self.priorities.clone(),
+        });
+    }
+
+    fn state(&self) -> State {
+        match &self.phase {
+            Phase::Opening => State::Opening,
+            Phase::Checking(done, total) => State::Checking { done: *done, total: *total },
+            Phase::Running if self.finished => State::Seeding,
+            Phase::Running => State::Downloading,
+            Phase::Paused => State::Paused,
+            Phase::Waiting(why, _) => State::Waiting(why.clone()),
+            Phase::Failed(failure) => State::Failed(failure.clone()),
+        }
+    }
+
+    fn stats(&self, now: Instant) -> Stats {
+        let have = self.shared.have.read();
+        let (wanted, done) = self.progress;
+        Stats {
+            state: self.state(),
+            wanted,
+            done,
+            pieces_have: have.count(),
+            pieces_total: have.len(),
+            pieces_in_flight: self.desk.len() as u32,
+            downloaded: Traffic::read(&self.traffic.down),
+            uploaded: Traffic::read(&self.traffic.up),
+            uploaded_ever: self.totals().uploaded,
+            downloaded_ever: self.totals().downloaded,
+            reciprocity: self.choker.reciprocity(),
+            wasted: Traffic::read(&self.traffic.wasted),
+            pieces_failed: self.failed_pieces,
+            down_rate: self.down_meter.rate(now),
+            up_rate: self.up_meter.rate(now),
+            peers: self.peers.len(),
+            seeds: self.peers.values().filter(|peer| peer.has.is_full()).count(),
+            dialling: self.dialling.len(),
+            known: self.book.len(),
+            copies: self.picker.distributed_copies(),
+        }
+    }
+
+    /// Payload over all sessions.
+    pub(super) fn totals(&self) -> Totals {
+        let before = self.before.unwrap_or_default();
+        Totals {
+            uploaded: before.uploaded + Traffic::read(&self.traffic.up),
+            downloaded: before.downloaded + Traffic::read(&self.traffic.down),
+        }
+    }
+
+    /// Counts the wanted bytes and those of them that are verified, after either changed as a whole.
+    pub(super) fn recount(&mut self) {
+        let layout = self.shared.metainfo.layout();
+        let have = self.shared.have.read();
+        let wanted = layout.pieces().filter(|piece| self.picker.priority(piece.get()) != Some(Priority::Skip));
+        self.progress = wanted.fold((0, 0), |(wanted, done), piece| {
+            let bytes = u64::from(layout.piece_len(piece));
+            (wanted + bytes, done + if have.get(piece.get()) { bytes } else { 0 })
+        });
+    }
+
+    fn peer_stats(&self, key: PeerKey, now: Instant) -> Option<PeerStats> {
+        let peer = self.peers.get(&key)?;
+        let (outstanding, snubbed) = {
+            let pipeline = peer.link.pipeline.lock();
+            (pipeline.outstanding() as u32, pipeline.window.is_snubbed())
+        };
+        Some(PeerStats {
+            addr: peer.link.addr,
+            client: peer.client.clone(),
+            incoming: peer.link.incoming,
+            pieces: peer.has.count(),
+            downloaded: Traffic::read(&peer.link.traffic.down),
+            uploaded: Traffic::read(&peer.link.traffic.up),
+            wasted: Traffic::read(&peer.link.traffic.wasted),
+            down_rate: peer.down.0.rate(now),
+            up_rate: peer.up.0.rate(now),
+            choking_us: peer.choking_us,
+            interested_in_us: peer.interested_in_us,
+            choked_by_us: peer.unchoked.is_none(),
+            interesting: peer.we_interested,
+            snubbed,
+            outstanding,
+        })
+    }
+}

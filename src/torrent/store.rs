@@ -1,0 +1,294 @@
+//! The store thread of a torrent: opens its files, checks what is there, and keeps the journal.
+//!
+//! It owns the journal and does whatever may take long on a disk, so that the owner never waits for one. Jobs come in
+//! order through a bounded channel; what came of them goes to the owner's inbox.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::handle::{Data, Event, Shared, State};
+use super::inbox::{Inbox, StoreFact};
+use super::status::JOURNAL;
+use super::{Resources, wanted_files};
+use crate::bits::Bits;
+use crate::config::{AddOptions, Check, Priority};
+use crate::crew::NoThread;
+use crate::metainfo::FileIndex;
+use crate::storage::resume::{self, Journal, Trust, touch, without_journal};
+use crate::storage::{Options, Storage, StorageError, Way, check};
+
+/// Jobs that wait; the owner only tries where a job is one of many alike.
+const QUEUE: usize = 1024;
+/// Files of a torrent that are open at the same time.
+const OPEN_FILES: usize = 128;
+/// The thread's stack.
+const STACK: usize = 256 * 1024;
+
+/// Something to do about the files.
+pub(super) enum Job {
+    /// Open the files and find out which pieces are right.
+    Open { number: u32, check: Check, wanted: Vec<bool> },
+    /// A file is wanted now, or is not.
+    Want(FileIndex, bool),
+    /// A file is complete.
+    Finish(FileIndex),
+    /// Write the journal.
+    Record(Record),
+    /// Nothing arrived that would be recorded, but it may any moment.
+    Alive,
+    /// Try again what there was no room for.
+    Retry,
+    /// Remove the journal, and the files where that is wanted.
+    Remove(Data),
+}
+
+/// What the journal is to say.
+pub(super) struct Record {
+    pub(super) have: Bits,
+    pub(super) priorities: Vec<Priority>,
+    pub(super) totals: Totals,
+    pub(super) moment: Moment,
+}
+
+/// Payload over all sessions, in bytes.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Totals {
+    pub(crate) uploaded: u64,
+    pub(crate) downloaded: u64,
+}
+
+/// When a record is made, which decides what it costs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// While pieces arrive: their bytes are made durable first.
+    Underway,
+    /// Everything is there, more may be written later: nobody waits for the disk now.
+    Finished,
+    /// Nothing will be stored after this, and nobody waits for the disk.
+    Leaving,
+}
+
+struct Store {
+    shared: Arc<Shared>,
+    /// Where the journal and the parts file are; `None` where nothing may be written.
+    folder: PathBuf,
+    workers: usize,
+    read_only: bool,
+    storage: Option<Arc<Storage>>,
+    journal: Option<Journal>,
+    /// Wanted files that there was no room for.
+    unmade: Vec<FileIndex>,
+}
+
+/// Starts the thread and gives it its first job.
+pub(super) fn start(
+    resources: &Arc<Resources>,
+    shared: &Arc<Shared>,
+    options: &AddOptions,
+    hash8: &str,
+) -> Result<Sender<Job>, NoThread> {
+    let (jobs, queue) = bounded(QUEUE);
+    let folder = resources.config.state_dir.clone().unwrap_or_else(|| options.dir.join(".ropewalk"));
+    let store = Store {
+        shared: Arc::clone(shared),
+        folder,
+        workers: resources.config.resources.workers,
+        read_only: options.check == Check::ReadOnly,
+        storage: None,
+        journal: None,
+        unmade: Vec::new(),
+    };
+    let wanted = wanted_files(&super::priorities(shared.metainfo.layout(), &options.priorities));
+    jobs.send(Job::Open { number: 0, check: options.check, wanted }).ok();
+    resources.crew.spawn(format!("store-{hash8}"), STACK, move || store.run(&queue))?;
+    Ok(jobs)
+}
+
+impl Store {
+    fn run(mut self, queue: &Receiver<Job>) {
+        for job in queue {
+            let prepared = if let Job::Want(file, true) = job { Some(file) } else { None };
+            let result = match job {
+                Job::Open { number, check, wanted } => self.open(number, check, wanted),
+                Job::Want(file, wanted) => self.want(file, wanted),
+                Job::Retry => self.retry(),
+                Job::Finish(file) => self.with(|storage| storage.finish_file(file)),
+                Job::Record(record) => {
+                    self.record(&record);
+                    self.tell(StoreFact::Recorded { synced: record.moment == Moment::Underway });
+                    Ok(())
+                }
+                Job::Alive => {
+                    touch(&self.journal_path());
+                    Ok(())
+                }
+                Job::Remove(data) => self.remove(data),
+            };
+            if let Err(error) = result {
+                self.tell(StoreFact::Failed(error));
+            }
+            if let Some(file) = prepared {
+                self.tell(StoreFact::Prepared(file));
+            }
+        }
+        // The owner has let go of us, and the files are as they will stay: this is the end of the torrent.
+        self.shared.publish_state(State::Stopped);
+        self.shared.tell(&Event::State(State::Stopped));
+    }
+
+    fn tell(&self, fact: StoreFact) {
+        // An owner that has ended needs no facts.
+        self.shared.inbox.send(Inbox::Store(fact)).ok();
+    }
+
+    fn with(&self, act: impl FnOnce(&Storage) -> Result<(), StorageError>) -> Result<(), StorageError> {
+        self.storage.as_deref().map_or(Ok(()), act)
+    }
+
+    /// Makes a file, or remembers that there was no room for it.
+    fn want(&mut self, file: FileIndex, wanted: bool) -> Result<(), StorageError> {
+        self.unmade.retain(|&unmade| unmade != file);
+        let result = self.with(|storage| storage.set_wanted(file, wanted));
+        if result.as_ref().is_err_and(StorageError::is_out_of_space) {
+            self.unmade.push(file);
+        }
+        result
+    }
+
+    /// Makes what there was no room for, as far as there is room now.
+    fn retry(&mut self) -> Result<(), StorageError> {
+        let mut result = Ok(());
+        for file in std::mem::take(&mut self.unmade) {
+            result = self.want(file, true).and(result);
+        }
+        result
+    }
+
+    fn name(&self) -> String {
+        self.shared.metainfo.info_hash().to_string()
+    }
+
+    fn journal_path(&self) -> PathBuf {
+        self.folder.join(self.name() + ".resume")
+    }
+
+    fn open(&mut self, opening: u32, how: Check, wanted: Vec<bool>) -> Result<(), StorageError> {
+        // A second opening looks at the files anew.
+        self.storage = None;
+        let layout = Arc::clone(self.shared.metainfo.layout());
+        let options = Options {
+            state_dir: self.folder.clone(),
+            name: self.name(),
+            wanted,
+            read_only: self.read_only,
+            way: Way::Auto,
+            max_open_files: OPEN_FILES,
+        };
+        let storage = Arc::new(Storage::open(Arc::clone(&layout), &self.shared.dir, options)?);
+        let info_hash = self.shared.metainfo.info_hash();
+        let found = match how {
+            Check::Journal => Journal::load(&self.journal_path(), info_hash, &layout).unwrap_or_else(|error| {
+                log::warn!("{}: {error}; the files are hashed instead", self.shared.metainfo.name());
+                None
+            }),
+            Check::Full | Check::ReadOnly => None,
+        };
+        let Trust { mut have, recheck } = match &found {
+            Some(journal) => journal.trusted(&storage),
+            None => without_journal(&storage),
+        };
+        let totals = found.as_ref().map_or_else(Totals::default, |journal| Totals {
+            uploaded: journal.uploaded,
+            downloaded: journal.downloaded,
+        });
+        if recheck.count() > 0 {
+            for piece in self.check(&storage, &recheck).iter() {
+                have.set(piece);
+            }
+        }
+        let mut journal = found.unwrap_or_else(|| Journal::new(info_hash, &layout, JOURNAL * 2));
+        // Only what was durable and is still right stays durable.
+        let mut durable = Bits::new(have.len());
+        journal.durable.iter().filter(|&piece| have.get(piece)).for_each(|piece| {
+            durable.set(piece);
+        });
+        journal.durable = durable;
+        storage.distrust(have.iter().filter(|&piece| !journal.durable.get(piece)));
+        let first = Record {
+            have: have.clone(),
+            priorities: self.shared.snapshot().priorities.clone(),
+            totals,
+            moment: Moment::Finished,
+        };
+        self.journal = Some(journal);
+        self.storage = Some(Arc::clone(&storage));
+        self.tell(StoreFact::Ready { opening, storage, have, totals });
+        // From now on the journal says that somebody is at work on these files.
+        self.record(&first);
+        Ok(())
+    }
+
+    fn check(&self, storage: &Storage, which: &Bits) -> Bits {
+        let metainfo = &self.shared.metainfo;
+        let total = which.count();
+        let done = AtomicU32::new(0);
+        let step = (total / 200).max(1);
+        log::info!("{}: hashing {total} of {} pieces", metainfo.name(), which.len());
+        self.tell(StoreFact::Progress(0, total));
+        let on_piece = |_, _| {
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            if done.is_multiple_of(step) {
+                self.tell(StoreFact::Progress(done, total));
+            }
+        };
+        check::check(
+            storage,
+            which,
+            &|piece| *metainfo.piece_hash(piece),
+            self.workers,
+            &on_piece,
+            &self.shared.stopping,
+        )
+    }
+
+    /// Writes the journal. While pieces arrive their bytes are made durable first; at other moments they are only recorded
+    /// as stored, which is enough unless the machine itself goes down before they reach the disk.
+    fn record(&mut self, record: &Record) {
+        let path = self.journal_path();
+        let (Some(storage), Some(journal)) = (self.storage.as_deref(), self.journal.as_mut()) else { return };
+        if self.read_only {
+            return;
+        }
+        storage.start_writeback();
+        if record.moment == Moment::Underway {
+            match storage.sync() {
+                Ok(()) => journal.durable.clone_from(&record.have),
+                Err(error) => log::warn!("{}: not synced: {error}", self.shared.metainfo.name()),
+            }
+        }
+        journal.verified.clone_from(&record.have);
+        journal.clean = record.moment == Moment::Leaving;
+        (journal.uploaded, journal.downloaded) = (record.totals.uploaded, record.totals.downloaded);
+        journal.priorities = record.priorities.iter().map(|&priority| priority as u8).collect();
+        let written = journal.record(storage).map_err(|error| error.to_string());
+        if let Err(error) = written.and_then(|()| journal.store(&path).map_err(|error| error.to_string())) {
+            log::warn!("{}: no resume journal: {error}", self.shared.metainfo.name());
+        }
+    }
+
+    fn remove(&mut self, data: Data) -> Result<(), StorageError> {
+        if data == Data::Keep {
+            return Ok(());
+        }
+        if let Err(error) = resume::remove(&self.journal_path()) {
+            log::warn!("{}: {error}", self.shared.metainfo.name());
+        }
+        let result = self.with(Storage::remove_files);
+        // Only where it is empty.
+        std::fs::remove_dir(&self.folder).ok();
+        result
+    }
+}

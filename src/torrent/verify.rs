@@ -1,0 +1,129 @@
+//! The verify workers: whole pieces in, verified pieces in the files out.
+//!
+//! One thread per core for the whole process, each with nothing that lasts. Whatever the number of peers, no more than
+//! these touch a file. A worker hashes side by side what is waiting and what comes within a moment: while pieces come
+//! quickly the batches fill, and at rest nothing waits.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::crew::{Crew, NoThread};
+use crate::hash::{Backend, VerifiedPiece, sha1_many};
+use crate::peer::{Audit, Buffer, Contents, Fact, FullPiece, PeerKey};
+
+/// Whole pieces that wait for a worker. A peer whose piece finds no room waits; the in-flight budget bounds the bytes.
+const QUEUE: usize = 16;
+/// A worker's stack: hashing and copying need little.
+const STACK: usize = 128 * 1024;
+
+/// How long a worker waits for pieces to hash side by side, at the most. Only where they come so quickly that this pays.
+const GATHER: Duration = Duration::from_millis(8);
+/// How much the newest measure of the interval between pieces counts in the mean.
+const NEWEST: f64 = 0.3;
+
+/// Starts `workers` threads; they end when the last sender is gone.
+pub(crate) fn start(crew: &Crew, workers: usize) -> Result<Sender<FullPiece>, NoThread> {
+    let (queue, pieces) = bounded::<FullPiece>(QUEUE);
+    // One worker at a time takes pieces, so that they do not share out what is quicker together.
+    let (pass, turn) = bounded(1);
+    pass.send(Intake::new(pieces)).ok();
+    for number in 0..workers.max(1) {
+        let (pass, turn) = (pass.clone(), turn.clone());
+        crew.spawn(format!("verify-{number}"), STACK, move || run(&turn, &pass))?;
+    }
+    Ok(queue)
+}
+
+/// Takes its turn at the intake, passes it on, and works.
+fn run(turn: &Receiver<Intake>, pass: &Sender<Intake>) {
+    while let Ok(mut intake) = turn.recv() {
+        let pieces = intake.gather();
+        // Whoever is next finds the end too. There is one intake and room for it: this never waits.
+        pass.send(intake).ok();
+        if pieces.is_empty() {
+            return;
+        }
+        verify(pieces.into_iter());
+    }
+}
+
+/// The receiving end of the queue, which goes from worker to worker, and how quickly pieces come.
+struct Intake {
+    pieces: Receiver<FullPiece>,
+    backend: Backend,
+    last: Option<Instant>,
+    /// The mean time between two pieces, in seconds.
+    interval: f64,
+}
+
+impl Intake {
+    fn new(pieces: Receiver<FullPiece>) -> Self {
+        Self { pieces, backend: Backend::best(), last: None, interval: f64::INFINITY }
+    }
+
+    /// The next pieces: what waits, and where they come quickly, what comes within a moment. Empty at the end.
+    fn gather(&mut self) -> Vec<FullPiece> {
+        let Ok(first) = self.pieces.recv() else { return Vec::new() };
+        let lanes = self.backend.lanes();
+        let mut taken = vec![first];
+        taken.extend(self.pieces.try_iter().take(lanes - 1));
+        let missing = (lanes - taken.len()) as f64;
+        if missing > 0.0 && self.interval * self.backend.fewest() as f64 <= GATHER.as_secs_f64() {
+            // One pause for all of them: to be woken for each would cost more than is gained.
+            std::thread::sleep(GATHER.min(Duration::from_secs_f64(self.interval * missing)));
+            taken.extend(self.pieces.try_iter().take(lanes - taken.len()));
+        }
+        self.note(taken.len(), Instant::now());
+        taken
+    }
+
+    /// Takes down how many pieces came since the last time.
+    fn note(&mut self, count: usize, now: Instant) {
+        if let Some(last) = self.last.replace(now) {
+            // After a pause one long interval must not hide for long that they come quickly.
+            let interval = ((now - last) / count as u32).min(GATHER).as_secs_f64();
+            let before = if self.interval.is_finite() { self.interval } else { interval };
+            self.interval = before + (interval - before) * NEWEST;
+        }
+    }
+}
+
+/// Hashes the pieces, then stores and reports one after the other.
+fn verify(pieces: impl Iterator<Item = FullPiece>) {
+    let mut blocks_of = Vec::new();
+    let taken = pieces.filter_map(|full| {
+        let Contents { blocks, senders } = full.piece.take()?;
+        blocks_of.push(blocks);
+        Some((full, senders))
+    });
+    let taken: Vec<(FullPiece, Vec<PeerKey>)> = taken.collect();
+    let checks = taken.iter().zip(blocks_of).map(|((full, _), blocks)| {
+        let index = full.piece.index();
+        (index, blocks, full.context.metainfo.piece_hash(index))
+    });
+    let results = VerifiedPiece::check_many(checks.collect());
+    for (result, (full, senders)) in results.into_iter().zip(&taken) {
+        (full.context.facts)(settle(full, senders, result));
+    }
+}
+
+fn settle(full: &FullPiece, senders: &[PeerKey], result: Result<VerifiedPiece<Buffer>, Vec<Buffer>>) -> Fact {
+    let piece = Arc::clone(&full.piece);
+    match result {
+        Ok(verified) => match full.context.storage.write_piece(&verified) {
+            Ok(()) => {
+                let audit = piece.is_audited().then(|| audit(&verified.into_blocks(), senders));
+                Fact::Stored { piece, audit }
+            }
+            Err(error) => Fact::NotStored { piece, error },
+        },
+        Err(blocks) => Fact::Corrupt { piece, audit: audit(&blocks, senders) },
+    }
+}
+
+fn audit(blocks: &[Buffer], senders: &[PeerKey]) -> Audit {
+    let each: Vec<&[Buffer]> = blocks.chunks(1).collect();
+    Audit { blocks: senders.iter().copied().zip(sha1_many(&each)).collect() }
+}

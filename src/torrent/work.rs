@@ -1,0 +1,315 @@
+//! Who fetches what: pieces to hungry peers, and what becomes of pieces that are complete.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::handle::Event;
+use super::peers::Peer;
+use super::store::{Job, Moment};
+use super::{Owner, Phase};
+use crate::config::Priority;
+use crate::hash::Sha1Hash;
+use crate::metainfo::{BLOCK_LEN, PieceIndex};
+use crate::peer::{Again, Audit, PeerKey, PieceInFlight, Traffic, Work};
+
+/// The least time that a peer is reckoned to need for a block, in the endgame: it keeps the noise of a quick path from
+/// being taken for slowness.
+const LEAST: Duration = Duration::from_millis(20);
+/// The same where memory for pieces in flight is full: only what is late indeed is asked for again.
+const FULL: Duration = Duration::from_secs(1);
+/// The same for a piece that a reader waits for.
+const URGENT_PATIENCE: Duration = Duration::from_millis(150);
+/// How many urgent pieces are watched for slow peers.
+const URGENT: usize = 4;
+
+impl Owner {
+    /// What must follow whatever was handled: haves go out together, free slots are used, peers that found no work look
+    /// again. Once for a whole batch, so that a flood of messages costs little more than one.
+    pub(super) fn settle(&mut self) {
+        self.send_haves();
+        if std::mem::take(&mut self.refill_slots) {
+            self.fill_slots();
+        }
+        let room = std::mem::take(&mut self.room);
+        if std::mem::take(&mut self.refeed) {
+            self.feed_hungry(false);
+        } else if room {
+            self.feed_hungry(true);
+        }
+    }
+
+    /// Gives work to all who had none, those who need least first, so that nobody starves behind a large appetite; but
+    /// those who stalled come last, or they would take up again what was just taken from them. Where `room` is all that is
+    /// new, it ends with the room.
+    pub(super) fn feed_hungry(&mut self, room: bool) {
+        let mut hungry: Vec<(bool, u32, PeerKey)> =
+            self.peers.iter().filter_map(|(&key, peer)| Some((peer.snubs > 0, peer.hungry?, key))).collect();
+        hungry.sort_unstable();
+        for (.., key) in hungry {
+            if room && !self.desk.has_room() {
+                return;
+            }
+            self.feed(key);
+        }
+    }
+
+    /// Finds work for a peer: urgent pieces first, then pieces that somebody left, then new ones, then what others work
+    /// on, and last what others were asked for and do not send.
+    pub(super) fn feed(&mut self, key: PeerKey) {
+        if !matches!(self.phase, Phase::Running) || self.finished {
+            return;
+        }
+        let Some(peer) = self.peers.get(&key) else { return };
+        let Some(wanted) = peer.hungry else { return };
+        if (peer.choking_us && peer.allowed_fast.is_none()) || !peer.we_interested {
+            return;
+        }
+        let mut given = 0;
+        let (usual, rate, outstanding) = {
+            let pipeline = peer.link.pipeline.lock();
+            let usual = pipeline.window.pace().map_or(URGENT_PATIENCE, |(usual, _)| usual);
+            (usual, pipeline.window.rate(), pipeline.outstanding())
+        };
+        let again = |least: Duration| {
+            let patience = usual.max(least);
+            // What it brings in that time: more would only make it slow itself.
+            let most = (rate * patience.as_secs_f64() / f64::from(BLOCK_LEN)) as usize;
+            Again { patience, most: most.max(1).saturating_sub(outstanding) }
+        };
+        given += self.give_urgent(key, again(URGENT_PATIENCE));
+        while given < wanted {
+            let Some(piece) = self.orphan_for(key).or_else(|| self.open_for(key)).or_else(|| self.joinable_for(key))
+            else {
+                break;
+            };
+            let blocks = piece.unclaimed();
+            if !self.give(key, Work { piece, again: None }) {
+                break;
+            }
+            given += blocks.max(1);
+        }
+        if given == 0 {
+            // At the end of a download nothing else is left to ask for. Before it, memory is full of what others were
+            // asked for.
+            given = self.give_overdue(key, again(if self.desk.has_room() { LEAST } else { FULL }));
+        }
+        if given > 0
+            && let Some(peer) = self.peers.get_mut(&key)
+        {
+            peer.hungry = None;
+        }
+    }
+
+    fn give(&mut self, key: PeerKey, work: Work) -> bool {
+        let Some(peer) = self.peers.get(&key) else { return false };
+        let index = work.piece.index();
+        let given = peer.link.give(work).is_ok();
+        if given {
+            self.desk.handed(index, key);
+        }
+        given
+    }
+
+    fn orphan_for(&self, key: PeerKey) -> Option<Arc<PieceInFlight>> {
+        let peer = self.peers.get(&key)?;
+        self.desk.orphan(key, |piece| peer.sends(piece))
+    }
+
+    fn joinable_for(&self, key: PeerKey) -> Option<Arc<PieceInFlight>> {
+        let peer = self.peers.get(&key)?;
+        self.desk.joinable(key, |piece| peer.sends(piece))
+    }
+
+    /// Opens the next piece for a peer, where the budget has room. Where only stuck pieces hold the room, one goes.
+    fn open_for(&mut self, key: PeerKey) -> Option<Arc<PieceInFlight>> {
+        if !self.desk.has_room() {
+            let joinable = self.joinable_for(key).is_some();
+            if joinable {
+                return None;
+            }
+            for piece in self.desk.make_room() {
+                self.picker.give_back(piece.get());
+            }
+            if !self.desk.has_room() {
+                return None;
+            }
+        }
+        let peer = self.peers.get(&key)?;
+        let mut picked = Vec::with_capacity(1);
+        if peer.choking_us || !peer.refused.is_empty() {
+            self.picker.pick_where(&peer.has, 1, |piece| peer.sends(piece), &mut picked);
+        } else {
+            self.picker.pick(&peer.has, 1, &mut picked);
+        }
+        let index = *picked.first()?;
+        let failures = self.suspects.failures(index);
+        let opened = self.shared.metainfo.layout().piece(index).and_then(|piece| self.desk.open(piece, failures));
+        if opened.is_none() {
+            self.picker.give_back(index);
+        }
+        opened
+    }
+
+    /// Pieces that a reader waits for and that others are slow with.
+    fn give_urgent(&mut self, key: PeerKey, again: Again) -> u32 {
+        let Some(peer) = self.peers.get(&key) else { return 0 };
+        let now = Instant::now();
+        let urgent: Vec<u32> = (self.urgent.iter().copied().take(URGENT)).filter(|&piece| peer.sends(piece)).collect();
+        let mut given = 0;
+        for index in urgent {
+            let Some(piece) = self.desk.get(index).cloned() else { continue };
+            if piece.unclaimed() > 0 && self.desk.takes(index, key) {
+                let blocks = piece.unclaimed();
+                given += if self.give(key, Work { piece, again: None }) { blocks } else { 0 };
+            } else if !self.suspects.has(index) && piece.overdue(key, again.patience, now) > 0 {
+                given += u32::from(self.give(key, Work { piece, again: Some(again) }));
+            }
+        }
+        given
+    }
+
+    /// The endgame: blocks that others were asked for, asked for again.
+    fn give_overdue(&mut self, key: PeerKey, again: Again) -> u32 {
+        let Some(peer) = self.peers.get(&key) else { return 0 };
+        let pieces = self.desk.overdue(key, again.patience, again.most, |piece| peer.sends(piece));
+        let mut given = 0;
+        let mut left = again.most;
+        for (piece, blocks) in pieces {
+            let most = left.min(blocks);
+            left -= most;
+            given += u32::from(self.give(key, Work { piece, again: Some(Again { most, ..again }) }));
+        }
+        given
+    }
+
+    /// A piece is in the files.
+    pub(super) fn stored(&mut self, piece: &Arc<PieceInFlight>, audit: Option<Audit>) {
+        let index = piece.index();
+        self.desk.remove(piece);
+        if let Some(audit) = audit {
+            let digests: Vec<Sha1Hash> = audit.blocks.iter().map(|(_, digest)| *digest).collect();
+            for liar in self.suspects.passed(index.get(), &digests) {
+                self.ban(liar);
+            }
+        }
+        if !self.shared.have.write().set(index.get()) {
+            return;
+        }
+        if let Some(context) = &self.context {
+            context.have.write().set(index.get());
+        }
+        self.picker.got(index.get());
+        if self.picker.priority(index.get()) != Some(Priority::Skip) {
+            self.progress.1 += u64::from(self.shared.metainfo.layout().piece_len(index));
+        }
+        self.urgent.retain(|&piece| piece != index.get());
+        self.spread(index);
+        self.room = true;
+        self.shared.wake();
+        if self.shared.has_subscribers() {
+            self.shared.tell(&Event::Piece(index.get()));
+        }
+        self.complete_files(index);
+        if self.picker.wanted_left() == 0 {
+            self.finish();
+        }
+    }
+
+    /// Files whose last piece this was.
+    fn complete_files(&mut self, piece: PieceIndex) {
+        let layout = Arc::clone(self.shared.metainfo.layout());
+        let have = self.shared.have.read();
+        let mut complete = Vec::new();
+        for segment in layout.segments(layout.whole(piece)) {
+            let entry = layout.file(segment.file);
+            // From the end, where something is missing for longest when a file comes in order: from its start each piece
+            // of a large file would cost a look at all before it.
+            if !entry.is_padding() && layout.pieces_of(segment.file).rev().all(|piece| have.get(piece)) {
+                complete.push(segment.file);
+            }
+        }
+        drop(have);
+        for file in complete {
+            if layout.file(file).attributes().executable {
+                self.job(Job::Finish(file));
+            }
+            self.shared.tell(&Event::File(file));
+        }
+    }
+
+    /// Everything wanted is there.
+    pub(super) fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        self.book.set_seeding(true);
+        if let Some(announcer) = &self.announcer {
+            announcer.completed();
+        }
+        self.send_haves();
+        self.update_interest();
+        self.tell_upload_only();
+        for peer in self.peers.values_mut().filter(|peer| peer.is_seed()) {
+            peer.dismiss();
+        }
+        self.journal(Moment::Finished);
+        self.publish();
+        self.shared.tell(&Event::Finished);
+        self.shared.tell(&Event::State(self.shared.snapshot().stats.state.clone()));
+        self.choke_round(Instant::now());
+    }
+
+    /// A piece did not hash to what it should: it is fetched again, from one peer alone, and whoever lied is found.
+    pub(super) fn corrupt(&mut self, piece: &Arc<PieceInFlight>, audit: Audit) {
+        let index = piece.index();
+        if !self.desk.remove(piece) {
+            return;
+        }
+        self.failed_pieces += 1;
+        let bytes = u64::from(self.shared.metainfo.layout().piece_len(index));
+        Traffic::add(&self.traffic.wasted, bytes);
+        self.picker.give_back(index.get());
+        self.shared.tell(&Event::PieceFailed(index.get()));
+        let senders: HashSet<PeerKey> = audit.blocks.iter().map(|(sender, _)| *sender).collect();
+        log::warn!("piece {} failed its hash, sent by {} peers", index.get(), senders.len());
+        let blocks: Vec<(SocketAddr, Sha1Hash)> =
+            audit.blocks.iter().filter_map(|(sender, digest)| Some((self.addr_of(*sender)?, *digest))).collect();
+        // Without the address of every sender there is nothing to compare later.
+        if blocks.len() == audit.blocks.len()
+            && let Some(liar) = self.suspects.failed(index.get(), blocks)
+        {
+            self.ban(liar);
+        }
+        self.refeed = true;
+    }
+
+    /// Peers that let their answer time pass: their claims go to others.
+    pub(super) fn snub_stalled(&mut self, now: Instant) {
+        let overdue = |peer: &Peer| {
+            let mut pipeline = peer.link.pipeline.lock();
+            let stalled = pipeline.overdue(now).is_some();
+            if stalled {
+                pipeline.snub(now);
+            }
+            stalled
+        };
+        let stalled: Vec<PeerKey> = self.peers.iter().filter(|(_, peer)| overdue(peer)).map(|(&key, _)| key).collect();
+        for key in stalled {
+            let Some(peer) = self.peers.get_mut(&key) else { continue };
+            peer.snubs += 1;
+            peer.hungry = None;
+            log::debug!("{}: stalls", peer.link.addr);
+            if peer.snubs >= SNUBS {
+                peer.link.close();
+            } else {
+                peer.link.kick();
+            }
+            self.let_go(key);
+        }
+    }
+}
+
+/// Stalls in a row, without a single block between them, after which a peer is dropped.
+const SNUBS: u32 = 4;
