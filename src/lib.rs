@@ -1,11 +1,84 @@
 //! BitTorrent on plain OS threads: no async runtime, blocking sockets, and verified pieces straight into a memory map.
+//!
+//! ```no_run
+//! // One call: download, verify, done.
+//! let paths = ropewalk::download("debian.iso.torrent".as_ref(), "downloads".as_ref(), |stats| {
+//!     println!("{} of {} bytes", stats.done, stats.wanted);
+//!     true // false stops
+//! })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! For more than that there is the [`Session`]: add torrents, watch [`Stats`] and [`Event`]s, set priorities and limits,
+//! and [`open`](Torrent::open) a file that is still arriving as a `Read + Seek`. No call waits for the network unless its
+//! name says so, and dropping the session joins every thread that it started.
+//!
+//! # Threads
+//!
+//! Every peer is a strand, two OS threads with one blocking socket; the rope is a file that is right to the last bit.
+//!
+//! | thread | owns | waits on | sends |
+//! |---|---|---|---|
+//! | `torrent-HASH8` | picker, choker, peers, addresses, pieces in flight | its inbox, or the next deadline | work and state to peers, never blocking |
+//! | `rx-ADDR` | the read half: dials or is called, shakes hands, reads blocks into their pieces | the socket | facts to the owner, full pieces to the verify queue |
+//! | `tx-ADDR` | the write half: claims blocks, asks for them, uploads | its outbox | requests, blocks, haves |
+//! | `verify-N` | nothing that lasts | the verify queue | stored or corrupt, to the owner |
+//! | `store-HASH8` | the journal; opens and checks files | its jobs | what came of them |
+//! | `check-N` | a run of pieces to hash | the disk | |
+//! | `announce-HASH8-TIER` | the trackers of a tier | a tracker, or the next announce | peers to the owner |
+//! | `accept` | a listening socket | callers | a new `rx` for each |
+//!
+//! Each piece of mutable state has one owner with one inbox; the rest is immutable and shared, or the piece in flight.
+//! Leaves may wait for an owner, an owner never waits for a leaf, so nothing can wait in a circle. Channels are bounded and
+//! carry facts and work, never file bytes. Threads are named, have small stacks and are joined; those of peers, torrents
+//! and workers are counted against a cap ([`ResourceConfig::max_threads`]), the few that announce or check files are not.
+//! One exception: a name lookup has a thread of its own (`resolve`), for the system's resolver cannot be interrupted. One
+//! that hangs is left behind, with nothing but the name, and ends with its lookup.
+//!
+//! # The way of one piece
+//!
+//! 1. The owner picks it for a peer (urgent, then by priority, then the rarest), opens a *piece in flight* within the
+//!    memory budget and puts it on the peer's work channel.
+//! 2. The writer claims blocks as the request window allows and asks for them in one write. Several peers may hold the
+//!    same piece: large pieces, slow peers and the endgame are claims on one shared piece.
+//! 3. The reader receives each block straight into the buffer that it stays in. First copy wins; others are cancelled.
+//! 4. The last block sends the piece to the verify queue. A worker hashes it together with whatever else waits. A wrong
+//!    piece goes back, and whoever spoiled it is found by comparing block hashes once the piece has passed.
+//! 5. A right piece is copied into the mapped file: pages are populated first, so that a full disk is an error and not a
+//!    signal, and let go afterwards, so that memory stays flat.
+//! 6. A peer that dies, chokes or stalls gives its claims back; blocks that arrived stay.
+//!
+//! # Layers
+//!
+//! Imports point downward only; a test holds this.
+//!
+//! | layer | is | never |
+//! |---|---|---|
+//! | [`bits`], [`bencode`], [`metainfo`], config, crew | values, .torrent files, settings, the thread count | know the network |
+//! | [`wire`], [`policy`], [`hash`] | bytes to types; pure decisions; digests | hold a socket, a thread or a clock |
+//! | net, storage | byte streams; verified pieces in files | know BitTorrent messages; hold an unverified byte |
+//! | peer, discovery | one peer's two threads; tracker announces | decide anything about the torrent |
+//! | torrent | the owner, its handle, readers, the verify and store threads | wait for a leaf |
+//! | [`Session`] | the port, the limits, the registry | |
+//! | [`create`](mod@create), [`verify`](mod@verify), [`tracker`] | jobs around the engine | |
+//!
+//! # What is stored
+//!
+//! Beside the files, in `.ropewalk` below the download folder (or in [`Config::state_dir`]): `HASH.resume`, the journal, and
+//! `HASH.parts`, the bytes of skipped files that wanted pieces brought along. A piece is recorded as durable only after
+//! its bytes were synced. After a kill, what was recorded is neither fetched nor hashed again, as long as length and
+//! modification time of the files fit; the rest is hashed.
 #![deny(missing_docs)]
 
 pub mod bencode;
 pub mod bits;
 mod config;
+pub mod create;
 mod crew;
 mod discovery;
+mod download;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod hash;
 pub mod metainfo;
 mod net;
@@ -14,6 +87,8 @@ pub mod policy;
 mod session;
 mod storage;
 mod torrent;
+pub mod tracker;
+pub mod verify;
 pub mod wire;
 
 pub use config::{
@@ -21,6 +96,7 @@ pub use config::{
     TrackerConfig,
 };
 pub use discovery::{TrackerState, TrackerStatus};
+pub use download::{DownloadError, download};
 pub use metainfo::{InfoHash, Metainfo};
 pub use policy::{Priority, Reciprocity};
 pub use session::{AddError, Session, SessionError};
