@@ -1,0 +1,212 @@
+//! `ropewalk get`.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use crossbeam_channel::bounded;
+use ropewalk::{AddOptions, Metainfo, Order, Priority, Start, Torrent};
+
+use super::exit::{Code, failed};
+use super::json::Json;
+use super::network::Network;
+use super::screen::Screen;
+use super::select::{Pattern, numbered, priorities};
+use super::signal::Stop;
+use super::source;
+use super::watch::{Job, NO_SOURCE, Pipe, Watch};
+use super::words::{Until, read_time, until};
+
+/// How much is read at a time for stdout.
+const CHUNK: usize = 256 * 1024;
+
+const ABOUT: &str = "\
+Download torrents
+
+Every byte is verified before it is written. A download that was stopped, however it was stopped, goes on with the \
+same command: what is verified is recorded in the folder .ropewalk beside the files. That folder stays after the end, \
+so that the same command says at once that there is nothing to do; it can be removed.";
+
+const EXAMPLES: &str = "\
+Examples:
+  ropewalk get debian.iso.torrent
+  ropewalk get https://example.org/album.torrent -o ~/music
+
+  Some files, by the numbers that `ropewalk show` prints, and by pattern:
+  ropewalk get album.torrent --files 1,3-5 --files '*.jpg'
+
+  Seed until 1.5 times the size was sent; for half an hour; until Ctrl-C:
+  ropewalk get album.torrent --seed 1.5
+  ropewalk get album.torrent --seed 30m
+  ropewalk get album.torrent --seed
+
+  Play while it arrives:
+  ropewalk get film.torrent -o - | mpv -
+
+  Without a tracker:
+  ropewalk get x.torrent --no-tracker --peer 192.0.2.7:6881
+
+Events of --json, one object per line, each with the field \"event\", and with
+\"info_hash\" and \"name\" where it is about a torrent:
+  listening     port, addresses
+  added         size, pieces, files, folder
+  progress      once a second, and when the state changes:
+                state (opening, checking, downloading, seeding, waiting),
+                wanted, done (verified), downloaded, uploaded, wasted (bytes),
+                down_rate, up_rate (bytes per second), eta (seconds or null),
+                pieces, pieces_total, peers, seeds, known
+  file          number, path: every byte of this file is verified
+  tracker       message
+  peer          address: connected
+  banned        address: it sent wrong data
+  piece-failed  piece: it is fetched again
+  finished      path, downloaded: everything wanted is verified
+  seeding       from now on
+  summary       result (done, stopped, no-peers, disk, ...), code, error, path,
+                wanted, done, downloaded, uploaded, wasted, seconds
+  error         message, result, code: nothing was begun
+
+Exit codes:
+  0  done
+  1  another error
+  2  wrong usage
+  3  stopped by Ctrl-C (or SIGTERM) before it was done
+  4  nothing to connect to: no tracker and no peer, or none within --timeout
+  5  disk: full, no permission, another error of reading or writing
+  6  bad input: not a torrent, or one that cannot be fetched or used";
+
+/// Download torrents
+#[derive(clap::Args)]
+#[command(long_about = ABOUT, after_help = EXAMPLES)]
+pub struct Args {
+    /// .torrent files, or http(s) URLs of them
+    #[arg(required = true)]
+    source: Vec<OsString>,
+    /// The folder to download into; `-` writes the bytes in order to stdout and leaves no files
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    output: PathBuf,
+    /// Only these files: numbers (3, 2-5) or patterns ('*.flac'), separated by commas or repeated
+    #[arg(long, value_name = "FILES", value_delimiter = ',', value_parser = Pattern::read)]
+    files: Vec<Pattern>,
+    /// Seed afterwards: until a ratio (1.5), for a time (30m), or, without a value, until Ctrl-C
+    #[arg(
+        long, value_name = "RATIO|TIME|forever", value_parser = until,
+        num_args = 0..=1, require_equals = true, default_missing_value = "forever"
+    )]
+    seed: Option<Until>,
+    /// Fetch from the first byte to the last instead of what is rarest first
+    #[arg(long)]
+    sequential: bool,
+    /// Give up when there has been no peer for so long (30s, 5m) [default: wait]
+    #[arg(long, value_name = "TIME", value_parser = read_time)]
+    timeout: Option<Duration>,
+    /// Tell what happens as one JSON object per line on stdout
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    network: Network,
+}
+
+pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
+    let to_stdout = args.output.as_os_str() == "-";
+    if to_stdout && (args.source.len() > 1 || args.json || args.seed.is_some()) {
+        let text = "-o - writes the bytes of one torrent to stdout and nothing else; \
+                    it goes with a single SOURCE, without --json and --seed";
+        return Err(failed(Code::Usage, text));
+    }
+    let json = Json::new(args.json);
+    let peers = args.network.peers()?;
+    let mut sources = Vec::new();
+    for source in &args.source {
+        let metainfo = source::load(source, stop)?;
+        if let Some(at) =
+            sources.iter().position(|(_, other): &(_, Metainfo)| other.info_hash() == metainfo.info_hash())
+        {
+            let (first, second) = (args.source[at].to_string_lossy(), source.to_string_lossy());
+            return Err(failed(
+                Code::Usage,
+                format!("{first} and {second} are the same torrent; give each torrent once"),
+            ));
+        }
+        sources.push((priorities(&args.files, &metainfo)?, metainfo));
+    }
+    // Where nothing is there and nothing can come, nothing is made either.
+    let hopeless = |metainfo: &Metainfo| {
+        !args.network.has_source(metainfo, &peers) && (to_stdout || !args.output.join(metainfo.name()).exists())
+    };
+    if let Some((_, metainfo)) = sources.iter().find(|(_, metainfo)| hopeless(metainfo)) {
+        return Err(failed(Code::NoPeers, format!("{}: {NO_SOURCE}", metainfo.name())));
+    }
+    let temporary = if to_stdout { Some(temporary(stop)?) } else { None };
+    let dir = temporary.as_ref().map_or(args.output.as_path(), |folder| folder.path());
+
+    let session = args.network.session(&json)?;
+    if args.seed.is_some() && !args.json {
+        screen.note(&format!("listening on port {}", session.port()));
+    }
+    let mut jobs = Vec::new();
+    for (priorities, metainfo) in sources {
+        let options = AddOptions {
+            start: Start::Paused,
+            order: if args.sequential || to_stdout { Order::Sequential } else { Order::RarestFirst },
+            priorities: priorities.clone(),
+            peers: peers.clone(),
+            announce: !args.network.no_tracker,
+            ..AddOptions::new(dir)
+        };
+        let has_source = args.network.has_source(&metainfo, &peers);
+        let torrent = session.add(metainfo, options)?;
+        let pipe = if to_stdout { Some(pipe(&torrent, &priorities)?) } else { None };
+        jobs.push(Job { torrent, seed: args.seed, seed_only: false, has_source, pipe });
+    }
+    let patience = args.timeout.filter(|timeout| !timeout.is_zero());
+    let code = Watch { screen, json: &json, stop, patience }.follow(jobs);
+    session.shutdown();
+    code
+}
+
+/// A folder for `-o -`, which goes with the process.
+fn temporary(stop: &Stop) -> anyhow::Result<tempfile::TempDir> {
+    let parent = std::env::temp_dir();
+    let folder = tempfile::Builder::new().prefix("ropewalk-").tempdir_in(&parent);
+    let folder =
+        folder.with_context(|| format!("no temporary folder in {}; set TMPDIR to another", parent.display()))?;
+    stop.removes(folder.path());
+    Ok(folder)
+}
+
+/// Writes the wanted files to stdout, in order, as their bytes arrive.
+fn pipe(torrent: &Torrent, priorities: &[Priority]) -> anyhow::Result<Pipe> {
+    let layout = torrent.metainfo().layout();
+    let wanted = |file: u32| priorities.get(file as usize).is_none_or(|&priority| priority != Priority::Skip);
+    let mut readers = Vec::new();
+    for (_, file) in numbered(layout).filter(|(_, file)| wanted(file.get())) {
+        readers.push(torrent.open(file)?);
+    }
+    let cancels = readers.iter().map(|reader| reader.canceller()).collect();
+    // Not Rust's stdout, which looks for line ends.
+    let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let (sender, result) = bounded(1);
+    // Not joined: a write to a pipe that nobody reads could last for ever.
+    std::thread::Builder::new().name("stdout".into()).spawn(move || {
+        let mut chunk = vec![0; CHUNK];
+        let copy = || {
+            for mut reader in readers {
+                loop {
+                    let amount = match reader.read(&mut chunk)? {
+                        0 => break,
+                        amount => amount,
+                    };
+                    out.write_all(&chunk[..amount])?;
+                }
+            }
+            Ok(())
+        };
+        sender.send(copy())
+    })?;
+    Ok(Pipe { result, cancels })
+}

@@ -1,0 +1,174 @@
+//! The command line: reads arguments, calls the library, prints.
+//!
+//! It owns every word that a person at a terminal reads, and the exit codes. It refuses to know how anything is done.
+//! What is asked for (and `--json`) goes to stdout; progress, notes and errors go to stderr.
+//!
+//! - One file per command: [`get`], [`seed`], [`create`], [`show`], [`verify`], [`demo`], [`completions`].
+//! - [`exit`]: exit codes and errors. [`signal`]: Ctrl-C. [`screen`]: bars, lines, logging. [`json`]: events.
+//! - [`words`]: sizes, rates and times, as they are said and as they are read.
+//! - [`source`]: where a torrent comes from. [`select`]: `--files`. [`network`]: options about connections.
+//! - [`watch`]: torrents of a session followed to their end.
+#![allow(unreachable_pub, reason = "a binary has no public items")]
+
+mod completions;
+mod create;
+mod demo;
+mod exit;
+mod get;
+mod json;
+mod network;
+mod screen;
+mod seed;
+mod select;
+mod show;
+mod signal;
+mod source;
+mod verify;
+mod watch;
+mod words;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{ArgAction, Parser, Subcommand};
+
+use exit::Code;
+use screen::Screen;
+use signal::Stop;
+
+const EXAMPLES: &str = "\
+Examples:
+  ropewalk demo
+  ropewalk get debian.iso.torrent
+  ropewalk get https://example.org/x.torrent -o ~/films --seed 1.5
+  ropewalk create album --tracker http://tracker.example/announce
+  ropewalk seed album.torrent --data ~/music
+
+Exit codes:
+  0  done
+  1  another error
+  2  wrong usage
+  3  stopped by Ctrl-C (or SIGTERM) before it was done
+  4  nothing to connect to: no tracker and no peer, or none within --timeout
+  5  disk: full, no permission, another error of reading or writing
+  6  bad input: not a torrent, or one that cannot be fetched or used
+  7  the files are not what the torrent says";
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// BitTorrent on plain threads: download, seed, make, show and verify torrents.
+#[derive(Parser)]
+#[command(name = "ropewalk", version, styles = STYLES, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Say nothing but errors; what --json, show and -o - print is printed all the same
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = 100)]
+    quiet: bool,
+    /// Log what happens to stderr; -vv for every peer. RUST_LOG has the last word
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 100)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Get(Box<get::Args>),
+    Seed(seed::Args),
+    Create(create::Args),
+    Show(show::Args),
+    Verify(verify::Args),
+    Demo(demo::Args),
+    Completions(completions::Args),
+}
+
+/// Runs the command that the arguments name.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse_from(joined(std::env::args_os()));
+    let screen = Screen::new(cli.quiet);
+    screen.log(cli.verbose);
+    let outcome = Stop::on_signals().map_err(Into::into).and_then(|stop| match &cli.command {
+        Command::Get(args) => get::run(args, &screen, &stop),
+        Command::Seed(args) => seed::run(args, &screen, &stop),
+        Command::Create(args) => create::run(args, &screen, &stop),
+        Command::Show(args) => show::run(args, &screen, &stop),
+        Command::Verify(args) => verify::run(args, &screen, &stop),
+        Command::Demo(args) => demo::run(args, &screen, &stop),
+        Command::Completions(args) => completions::run(args, &screen),
+    });
+    let code = match outcome {
+        Ok(code) => code,
+        // Whoever read our output has gone: there is nobody to tell.
+        Err(error) if exit::is_broken_pipe(&error) => Code::Done,
+        Err(error) => {
+            let code = exit::code_of(&error);
+            let text = exit::text_of(&error);
+            if cli.command.is_json() {
+                json::Json::new(true).error(&text, code);
+            }
+            screen.error(&text);
+            code
+        }
+    };
+    code.into()
+}
+
+impl Command {
+    fn is_json(&self) -> bool {
+        match self {
+            Self::Get(args) => args.json,
+            Self::Seed(args) => args.json,
+            Self::Create(args) => args.json,
+            Self::Show(args) => args.json,
+            Self::Verify(args) => args.json,
+            Self::Demo(_) | Self::Completions(_) => false,
+        }
+    }
+}
+
+/// Gives `--seed` its value only where what follows is one, so that `get --seed x.torrent` means what it says.
+fn joined(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut out = Vec::new();
+    let mut args = args.peekable();
+    while let Some(arg) = args.next() {
+        if arg == "--" {
+            out.push(arg);
+            out.extend(args);
+            break;
+        }
+        if arg == "--seed" {
+            let value = args.next_if(|next| next.to_str().is_some_and(|next| words::until(next).is_ok()));
+            let mut joined = OsString::from("--seed=");
+            joined.push(value.unwrap_or_else(|| "forever".into()));
+            out.push(joined);
+        } else {
+            out.push(arg);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::{Cli, joined};
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn seed_takes_the_next_argument_only_where_it_is_a_value() {
+        let join = |args: &[&str]| joined(args.iter().map(Into::into)).join(" ".as_ref()).into_string().unwrap();
+        assert_eq!(join(&["get", "--seed", "a.torrent"]), "get --seed=forever a.torrent");
+        assert_eq!(join(&["get", "--seed", "1.5", "a.torrent"]), "get --seed=1.5 a.torrent");
+        assert_eq!(join(&["get", "a.torrent", "--seed"]), "get a.torrent --seed=forever");
+        assert_eq!(join(&["get", "--", "--seed", "2"]), "get -- --seed 2");
+    }
+}

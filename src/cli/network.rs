@@ -1,0 +1,96 @@
+//! The options about connections that `get` and `seed` share.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use clap::Args;
+use ropewalk::{Config, Metainfo, Session};
+use serde_json::json;
+
+use super::exit::{Code, failed, io_text};
+use super::json::Json;
+use super::words::{read_ports, read_rate};
+
+#[derive(Args)]
+#[command(next_help_heading = "Connections")]
+pub struct Network {
+    /// Connect to this peer, tracker or not; can be repeated
+    #[arg(long, value_name = "HOST:PORT")]
+    pub peer: Vec<String>,
+    /// Receive at most so much per second, all torrents together: 500KB, 2MB, 1.5MiB
+    #[arg(long, value_name = "RATE", value_parser = read_rate)]
+    pub limit_down: Option<u64>,
+    /// Send at most so much per second
+    #[arg(long, value_name = "RATE", value_parser = read_rate)]
+    pub limit_up: Option<u64>,
+    /// Listen on this port, or on the first free one of a range; 0 is any [default: 6881-6889, else any]
+    #[arg(long, value_name = "PORT", value_parser = read_ports)]
+    pub port: Option<RangeInclusive<u16>>,
+    /// Use only this local address, in both directions
+    #[arg(long, value_name = "ADDR")]
+    pub bind: Option<IpAddr>,
+    /// Connections per torrent
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max_peers: u32,
+    /// Do not ask the torrent's trackers
+    #[arg(long)]
+    pub no_tracker: bool,
+    /// Keep the resume journals here [default: the folder .ropewalk beside the files]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+impl Network {
+    /// A session as the options want it.
+    pub fn session(&self, json: &Json) -> anyhow::Result<Session> {
+        let mut config = Config::default();
+        config.limits.down = self.limit_down;
+        config.limits.up = self.limit_up;
+        config.listen.bind = self.bind;
+        if let Some(ports) = &self.port {
+            config.listen.ports = ports.clone();
+        }
+        config.peers.per_torrent = self.max_peers as usize;
+        config.resources.max_threads = config.resources.max_threads.max(self.max_peers as usize * 2 + 256);
+        config.state_dir.clone_from(&self.state_dir);
+        let session = Session::new(config)?;
+        let addrs: Vec<_> = session.listen_addrs().iter().map(ToString::to_string).collect();
+        json.event("listening", json!({ "port": session.port(), "addresses": addrs }));
+        log::info!("listening on {}", addrs.join(" and "));
+        Ok(session)
+    }
+
+    /// The addresses of `--peer`.
+    pub fn peers(&self) -> anyhow::Result<Vec<SocketAddr>> {
+        let mut addrs = Vec::new();
+        for peer in &self.peer {
+            let port = peer.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+            if port.is_none_or(|port| port == 0) {
+                let text = format!("--peer {peer} has no port; write it like 192.0.2.7:6881 or host.example:6881");
+                return Err(failed(Code::Usage, text));
+            }
+            let found = peer.to_socket_addrs().map_err(|error| {
+                let text = format!("cannot find --peer {peer}: {}; check the name", io_text(&error));
+                failed(Code::NoPeers, text)
+            })?;
+            // From a bound address only its own family can be reached.
+            let before = addrs.len();
+            addrs.extend(found.filter(|addr| self.bind.is_none_or(|bind| bind.is_ipv4() == addr.is_ipv4())));
+            if let Some(bind) = self.bind
+                && addrs.len() == before
+            {
+                let family = if bind.is_ipv4() { "IPv4" } else { "IPv6" };
+                let text = format!("--peer {peer} has no {family} address, and --bind {bind} can reach no other");
+                return Err(failed(Code::Usage, text + "; change one of them"));
+            }
+        }
+        Ok(addrs)
+    }
+
+    /// Whether there is anything that could lead to a peer.
+    pub fn has_source(&self, metainfo: &Metainfo, peers: &[SocketAddr]) -> bool {
+        let usable = |url: &String| ["http://", "https://", "udp://"].iter().any(|scheme| url.starts_with(scheme));
+        !peers.is_empty() || (!self.no_tracker && metainfo.trackers().iter().flatten().any(usable))
+    }
+}

@@ -1,0 +1,204 @@
+//! What people see: bars on a terminal, plain lines elsewhere, and the log between them.
+//!
+//! It owns stderr, and stdout as far as people read it. Bars live on stderr; whatever else is printed while they stand
+//! goes above them.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::json::Json;
+use super::words::{left, part, percent, printable, rate};
+
+/// How often a bar changes.
+pub const DRAW: Duration = Duration::from_millis(100);
+/// How often a plain line is printed.
+pub const LINE: Duration = Duration::from_secs(5);
+/// How often a program hears of progress.
+pub const EVENT: Duration = Duration::from_secs(1);
+/// What is done sooner needs no bar.
+const WORTH_A_BAR: Duration = Duration::from_millis(400);
+
+/// A bar takes what its fields leave. Done and not done differ without colours, too.
+const BAR: &str = "{prefix}  {wide_bar:.cyan/black.bright}  {msg}";
+const TEXT: &str = "{prefix}  {wide_msg}";
+
+pub struct Screen {
+    bars: MultiProgress,
+    live: bool,
+    quiet: bool,
+}
+
+impl Screen {
+    pub fn new(quiet: bool) -> Self {
+        let live = io::stderr().is_terminal() && !quiet;
+        let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Self { bars: MultiProgress::with_draw_target(target), live, quiet }
+    }
+
+    /// Sends the log to stderr, above the bars. Without `-v` and RUST_LOG there is none: errors are told once.
+    pub fn log(&self, verbose: u8) {
+        let level = ["off", "info", "debug", "trace"][usize::from(verbose.min(3))];
+        let level = if verbose > 0 { format!("warn,ropewalk={level}") } else { level.to_owned() };
+        let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
+        if self.live {
+            builder.target(env_logger::Target::Pipe(Box::new(AboveBars(self.bars.clone()))));
+        }
+        builder.init();
+    }
+
+    /// Whether there are bars.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// What is good to know, on stderr; nothing with `--quiet`.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            self.stderr(text);
+        }
+    }
+
+    pub fn warn(&self, text: &str) {
+        self.stderr(&format!("warning: {text}"));
+    }
+
+    pub fn error(&self, text: &str) {
+        self.stderr(&format!("error: {text}"));
+    }
+
+    /// What came of it, on stdout; nothing with `--quiet`.
+    pub fn print(&self, text: &str) -> io::Result<()> {
+        if self.quiet { Ok(()) } else { self.bytes(format!("{}\n", tame(text)).as_bytes()) }
+    }
+
+    /// What was asked for, on stdout.
+    pub fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        self.bars.suspend(|| {
+            let mut out = io::stdout().lock();
+            out.write_all(bytes).and_then(|()| out.flush())
+        })
+    }
+
+    /// A bar of which the text is told by whoever moves it.
+    pub fn bar(&self, name: &str) -> ProgressBar {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        bar.set_style(style(BAR));
+        bar.set_prefix(name.to_owned());
+        self.bars.add(bar)
+    }
+
+    /// Shows how far long work on files is.
+    pub fn work<'a>(&'a self, what: &str, json: &'a Json) -> Work<'a> {
+        let now = Instant::now();
+        Work {
+            screen: self,
+            json,
+            what: what.to_owned(),
+            bar: OnceLock::new(),
+            done: AtomicU64::new(0),
+            began: now,
+            told: Mutex::new(now),
+        }
+    }
+
+    fn stderr(&self, text: &str) {
+        // Where stderr is closed there is nobody to tell.
+        self.bars.suspend(|| writeln!(io::stderr().lock(), "{}", tame(text))).ok();
+    }
+}
+
+/// Lines that cannot drive the terminal, whatever names are in them.
+fn tame(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// Moves a bar and says what it is at.
+pub fn show(bar: &ProgressBar, done: u64, total: u64, fields: String) {
+    bar.set_style(style(BAR));
+    bar.set_length(total.max(1));
+    bar.set_position(done);
+    bar.set_message(fields);
+}
+
+/// Says something in place of a bar, cut off at the edge of the terminal.
+pub fn say(bar: &ProgressBar, text: String) {
+    bar.set_style(style(TEXT));
+    bar.set_message(text);
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("a template of ours").progress_chars("━╸─")
+}
+
+/// Long work in bytes, which several threads do.
+pub struct Work<'a> {
+    screen: &'a Screen,
+    json: &'a Json,
+    what: String,
+    bar: OnceLock<ProgressBar>,
+    /// The most bytes that any thread told of.
+    done: AtomicU64,
+    began: Instant,
+    /// When somebody was told last. Whoever finds it locked leaves the telling to the one who has it.
+    told: Mutex<Instant>,
+}
+
+impl Work<'_> {
+    /// `done` of `total` bytes are through.
+    pub fn at(&self, done: u64, total: u64) {
+        let done = done.max(self.done.fetch_max(done, Ordering::Relaxed));
+        let Some(mut told) = self.told.try_lock() else { return };
+        let every = if self.json.is_wanted() { EVENT } else { LINE };
+        let every = if self.screen.live { DRAW } else { every };
+        let now = Instant::now();
+        if now - *told < every || now - self.began < WORTH_A_BAR {
+            return;
+        }
+        *told = now;
+        let speed = (done as f64 / (now - self.began).as_secs_f64()) as u64;
+        let remaining = Duration::from_secs((total - done).checked_div(speed).unwrap_or(0));
+        let (percent, part) = (percent(done, total), part(done, total));
+        let text = format!("{percent:>3} %  {part}  {:>11}  {}", rate(speed), left(remaining));
+        if self.screen.live {
+            let bar = self.bar.get_or_init(|| self.screen.bar(&self.what));
+            show(bar, done, total, text);
+        } else if self.json.is_wanted() {
+            self.json.event("progress", json!({ "done": done, "total": total, "rate": speed }));
+        } else {
+            self.screen.note(&format!("{}: {}", self.what, text.trim_start()));
+        }
+    }
+
+    /// Takes the bar away and says how long it took.
+    pub fn finish(self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.get() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Where the log goes while there are bars.
+struct AboveBars(MultiProgress);
+
+impl Write for AboveBars {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.suspend(|| io::stderr().write_all(buf))?;
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}

@@ -1,0 +1,123 @@
+//! Where a torrent comes from: a file, or an http(s) URL of one.
+//!
+//! It owns the fetching, which is bounded in size and time. It refuses what ropewalk cannot read yet, and says so.
+
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use crossbeam_channel::{bounded, select};
+use ropewalk::Metainfo;
+use ropewalk::metainfo::{MAX_FILE_LEN, MetainfoError, ReadError};
+
+use super::exit::{Code, failed, io_text};
+use super::signal::Stop;
+use super::words::printable;
+
+/// How long a fetch may take in all.
+const FETCH: Duration = Duration::from_secs(120);
+/// How long until a server is connected to, and then until it begins to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The torrent that a SOURCE names.
+pub fn load(source: &OsStr, stop: &Stop) -> anyhow::Result<Metainfo> {
+    let text = source.to_str().unwrap_or_default();
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase()).unwrap_or_default();
+    if scheme == "magnet" {
+        let text = "magnet links are not supported yet; give a .torrent file or an http(s) URL of one";
+        return Err(failed(Code::BadInput, text));
+    }
+    if !text.contains("://") || Path::new(source).exists() {
+        let path = Path::new(source).to_path_buf();
+        return unless_stopped(stop, &path.display().to_string(), move || read(&path));
+    }
+    if scheme != "http" && scheme != "https" {
+        let text = format!("{scheme}: URLs cannot be fetched; give a .torrent file or an http(s) URL of one");
+        return Err(failed(Code::BadInput, text));
+    }
+    let url = text.to_owned();
+    let bytes = unless_stopped(stop, text, move || download(&url))?;
+    Metainfo::from_bytes(&bytes).map_err(|error| unusable(&printable(text), &error))
+}
+
+/// The torrent in a file.
+pub fn read(path: &Path) -> anyhow::Result<Metainfo> {
+    let shown = path.display();
+    Metainfo::read(path).map_err(|error| match error {
+        ReadError::Io { source, .. } => {
+            let next = match source.kind() {
+                ErrorKind::NotFound => "check the path",
+                ErrorKind::PermissionDenied => "make it readable for you",
+                ErrorKind::IsADirectory => "give the .torrent file (`ropewalk create` makes one of a folder)",
+                _ => "check the disk",
+            };
+            failed(Code::BadInput, format!("cannot read {shown}: {}; {next}", io_text(&source)))
+        }
+        ReadError::Metainfo { source, .. } => unusable(&shown.to_string(), &source),
+        other => failed(Code::BadInput, format!("{other}; give the .torrent file, not the content")),
+    })
+}
+
+fn unusable(from: &str, error: &MetainfoError) -> anyhow::Error {
+    let text = match error {
+        MetainfoError::Bencode(_) => format!("{from} is not a .torrent file; check that it is the right file"),
+        MetainfoError::V2Only => format!("{from} is {error}"),
+        other => format!("{from} is a broken .torrent file: {other}; get it again or from elsewhere"),
+    };
+    failed(Code::BadInput, text)
+}
+
+/// Reads in a thread of its own, so that Ctrl-C need not wait for a server, a pipe or a disk.
+fn unless_stopped<T: Send + 'static>(
+    stop: &Stop,
+    what: &str,
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let (sender, receiver) = bounded(1);
+    std::thread::Builder::new().name("source".into()).spawn(move || sender.send(work()))?;
+    select! {
+        recv(receiver) -> result => result?,
+        recv(stop.asked()) -> _ => Err(failed(Code::Stopped, format!("stopped while reading {what}"))),
+    }
+}
+
+fn download(url: &str) -> anyhow::Result<Vec<u8>> {
+    let wrong = |text: String| failed(Code::BadInput, format!("cannot fetch {}: {text}", printable(url)));
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(FETCH))
+        .timeout_connect(Some(PATIENCE))
+        .timeout_recv_response(Some(PATIENCE))
+        .user_agent(concat!("ropewalk/", env!("CARGO_PKG_VERSION")))
+        .build();
+    let agent = ureq::Agent::new_with_config(config);
+    let response = agent.get(url).call();
+    let mut response = response.map_err(|error| wrong(format!("{}; check the URL and the network", said(&error))))?;
+    let status = response.status();
+    if !status.is_success() {
+        let reason = status.canonical_reason().unwrap_or("an unknown status");
+        let next = match status.as_u16() {
+            401 | 403 => "download it with a browser and give the file",
+            404 | 410 => "check the URL",
+            500.. => "try again later",
+            _ => "check the URL",
+        };
+        return Err(wrong(format!("the server says {} {reason}; {next}", status.as_u16())));
+    }
+    response.body_mut().with_config().limit(MAX_FILE_LEN).read_to_vec().map_err(|error| match error {
+        ureq::Error::BodyExceedsLimit(_) => wrong(format!("more than {} MiB: not a .torrent file", MAX_FILE_LEN >> 20)),
+        error => wrong(format!("{}; try again", said(&error))),
+    })
+}
+
+/// What ureq says, without the jargon.
+fn said(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => io_text(error),
+        ureq::Error::Timeout(_) => "the server does not answer".into(),
+        ureq::Error::HostNotFound => "there is no such host".into(),
+        ureq::Error::ConnectionFailed => "nobody answers there".into(),
+        other => printable(&other.to_string()),
+    }
+}

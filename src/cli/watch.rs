@@ -1,0 +1,509 @@
+//! Torrents of a session, followed to their end: progress for people and programs, and when it is enough.
+//!
+//! It owns the loop that looks a few dozen times a second at what the torrents' owners publish. It looks instead of
+//! listening to events because that costs the same at any speed.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use indicatif::ProgressBar;
+use ropewalk::{CancelRead, Data, Event, State, Stats, Torrent};
+use serde_json::{Value, json};
+
+use super::exit::{Code, io_text, without_number};
+use super::json::Json;
+use super::screen::{DRAW, EVENT, LINE, Screen, say, show};
+use super::select::numbered;
+use super::signal::Stop;
+use super::words::{Until, count, left, part, percent, printable, rate, shown, size, time};
+
+/// How often a torrent is looked at while it is opened, and afterwards.
+const LOOK: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(20));
+/// Nothing could lead to a peer.
+pub const NO_SOURCE: &str = "nothing to connect to: no tracker that ropewalk can ask, and no --peer; \
+                             give an address with --peer HOST:PORT";
+/// Wrong files that are named.
+const NAMED: usize = 10;
+/// The longest name beside a bar, in characters.
+const NAME: usize = 16;
+
+/// One torrent to follow. It was added paused.
+pub struct Job {
+    pub torrent: Torrent,
+    /// How long to seed once everything is there; `None` for not at all.
+    pub seed: Option<Until>,
+    /// Everything has to be there already.
+    pub seed_only: bool,
+    /// Whether there is anything that could lead to a peer.
+    pub has_source: bool,
+    /// Where the bytes go in order, for `-o -`.
+    pub pipe: Option<Pipe>,
+}
+
+/// A thread that writes the files to stdout.
+pub struct Pipe {
+    pub result: Receiver<io::Result<()>>,
+    pub cancels: Vec<CancelRead>,
+}
+
+/// How to follow.
+pub struct Watch<'a> {
+    pub screen: &'a Screen,
+    pub json: &'a Json,
+    pub stop: &'a Stop,
+    /// How long a download may be without any peer.
+    pub patience: Option<Duration>,
+}
+
+impl Watch<'_> {
+    /// Follows all of them to their end, and gives the first code that is not [`Code::Done`].
+    pub fn follow(&self, jobs: Vec<Job>) -> anyhow::Result<Code> {
+        let longest = jobs.iter().map(|job| job.torrent.metainfo().name().chars().count()).max().unwrap_or(0);
+        let mut rows: Vec<_> = jobs.into_iter().map(|job| Row::new(job, longest.min(NAME), self)).collect();
+        loop {
+            for row in rows.iter_mut().filter(|row| row.outcome.is_none()) {
+                row.look(self)?;
+            }
+            if rows.iter().all(|row| row.outcome.is_some()) {
+                break;
+            }
+            if self.json.is_broken() {
+                return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
+            }
+            let opening = rows.iter().any(|row| row.outcome.is_none() && !row.resumed);
+            if self.stop.wait(if opening { LOOK.0 } else { LOOK.1 }) {
+                for row in rows.iter_mut().filter(|row| row.outcome.is_none()) {
+                    row.stopped(self)?;
+                }
+            }
+        }
+        let codes = rows.iter().filter_map(|row| row.outcome);
+        Ok(codes.into_iter().find(|&code| code != Code::Done).unwrap_or(Code::Done))
+    }
+}
+
+/// One torrent, and what was told of it.
+struct Row {
+    job: Job,
+    bar: Option<ProgressBar>,
+    events: Option<Receiver<Event>>,
+    /// The number of each file as people see it, for `events`.
+    numbers: Vec<usize>,
+    /// What it was doing when last looked at.
+    doing: &'static str,
+    told: Instant,
+    /// It was let loose after its files were looked at.
+    resumed: bool,
+    /// When it was.
+    began: Instant,
+    /// It was hashed at the start, not trusted.
+    checked: bool,
+    /// Since when it has no peer.
+    alone_since: Instant,
+    complete_since: Option<Instant>,
+    outcome: Option<Code>,
+}
+
+impl Row {
+    fn new(job: Job, width: usize, watch: &Watch<'_>) -> Self {
+        let now = Instant::now();
+        let name = job.torrent.metainfo().name();
+        let mut label: String = name.chars().take(width).collect();
+        if name.chars().count() > width {
+            label = label.chars().take(width - 1).chain(['…']).collect();
+        }
+        let label = format!("{label:<width$}");
+        let layout = job.torrent.metainfo().layout();
+        watch.json.event(
+            "added",
+            with_id(
+                &job.torrent,
+                json!({
+                    "size": layout.total_len(), "pieces": layout.piece_count(),
+                    "files": numbered(layout).count(), "folder": job.torrent.dir().to_string_lossy(),
+                }),
+            ),
+        );
+        let mut numbers = Vec::new();
+        if watch.json.is_wanted() {
+            numbers.resize(layout.files().len(), 0);
+            numbered(layout).for_each(|(number, file)| numbers[file.get() as usize] = number);
+        }
+        Self {
+            numbers,
+            events: watch.json.is_wanted().then(|| job.torrent.events()),
+            bar: watch.screen.is_live().then(|| watch.screen.bar(&label)),
+            job,
+            doing: "",
+            told: now,
+            resumed: false,
+            began: now,
+            checked: false,
+            alone_since: now,
+            complete_since: None,
+            outcome: None,
+        }
+    }
+
+    fn look(&mut self, watch: &Watch<'_>) -> anyhow::Result<()> {
+        let now = Instant::now();
+        let stats = self.job.torrent.stats();
+        self.pass_events(watch);
+        if stats.peers > 0 {
+            self.alone_since = now;
+        }
+        match &stats.state {
+            State::Paused if !self.resumed => self.begin(&stats, watch)?,
+            State::Checking { .. } => self.checked = true,
+            State::Downloading if watch.patience.is_some_and(|patience| now - self.alone_since >= patience) => {
+                self.gave_up(&stats, watch)?;
+            }
+            State::Seeding => self.seeding(&stats, now, watch)?,
+            State::Failed(failure) => {
+                let code = if failure.disk { Code::Disk } else { Code::Other };
+                self.end(code, Some(&what_to_do(&failure.message)), &stats, watch)?;
+            }
+            State::Stopped => self.end(Code::Other, Some("it ended by itself"), &stats, watch)?,
+            _ => {}
+        }
+        if self.outcome.is_none() {
+            self.look_at_pipe(&stats, watch)?;
+        }
+        if self.outcome.is_none() {
+            self.tell(&stats, now, watch);
+        }
+        Ok(())
+    }
+
+    /// The files have been looked at.
+    fn begin(&mut self, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
+        let complete = stats.done == stats.wanted;
+        if !complete && self.job.seed_only {
+            return self.end(Code::WrongData, Some(&self.what_is_wrong()), stats, watch);
+        }
+        if !complete && !self.job.has_source {
+            return self.end(Code::NoPeers, Some(NO_SOURCE), stats, watch);
+        }
+        (self.began, self.alone_since, self.resumed) = (Instant::now(), Instant::now(), true);
+        if complete && self.job.seed.is_none() && self.job.pipe.is_none() {
+            return self.done(stats, watch);
+        }
+        if complete {
+            self.complete_since = Some(self.began);
+            self.say_seeding(watch);
+        }
+        self.job.torrent.resume().ok();
+        Ok(())
+    }
+
+    fn seeding(&mut self, stats: &Stats, now: Instant, watch: &Watch<'_>) -> anyhow::Result<()> {
+        if self.job.pipe.is_some() {
+            return Ok(());
+        }
+        let Some(until) = self.job.seed else { return self.done(stats, watch) };
+        let since = match self.complete_since {
+            Some(since) => since,
+            None => {
+                self.say_done(stats, watch)?;
+                self.say_seeding(watch);
+                *self.complete_since.insert(now)
+            }
+        };
+        let enough = match until {
+            Until::Ratio(ratio) => stats.uploaded_ever as f64 >= ratio * stats.wanted as f64,
+            Until::Time(time) => now - since >= time,
+            Until::Forever => false,
+        };
+        if enough { self.end(Code::Done, None, stats, watch) } else { Ok(()) }
+    }
+
+    fn look_at_pipe(&mut self, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
+        let Some(Ok(result)) = self.job.pipe.as_ref().map(|pipe| pipe.result.try_recv()) else { return Ok(()) };
+        match result {
+            Ok(()) => self.done(stats, watch),
+            // Whoever read has had enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.end(Code::Done, None, stats, watch),
+            Err(error) => {
+                let text = format!("cannot write to stdout: {}; check where it goes", io_text(&error));
+                self.end(Code::Disk, Some(&text), stats, watch)
+            }
+        }
+    }
+
+    fn gave_up(&mut self, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
+        let patience = watch.patience.map_or_else(String::new, time);
+        let why = self.trouble().map_or_else(String::new, |trouble| format!(" ({trouble})"));
+        let text = format!("no peer for {patience}{why}; try again later, or give an address with --peer");
+        self.end(Code::NoPeers, Some(&text), stats, watch)
+    }
+
+    fn stopped(&mut self, watch: &Watch<'_>) -> anyhow::Result<()> {
+        let stats = self.job.torrent.stats();
+        if self.complete_since.is_some() {
+            return self.end(Code::Done, None, &stats, watch);
+        }
+        let text = match () {
+            () if !self.resumed => "stopped while its files were checked".to_owned(),
+            () if self.job.pipe.is_some() => "stopped".to_owned(),
+            () => format!(
+                "stopped at {} % ({}); the same command goes on from there",
+                percent(stats.done, stats.wanted),
+                part(stats.done, stats.wanted)
+            ),
+        };
+        self.end(Code::Stopped, Some(&text), &stats, watch)
+    }
+
+    fn done(&mut self, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
+        if self.job.pipe.is_none() {
+            self.say_done(stats, watch)?;
+        }
+        self.end(Code::Done, None, stats, watch)
+    }
+
+    /// Everything wanted is there.
+    fn say_done(&self, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
+        let path = self.path();
+        let fields = json!({ "path": path.to_string_lossy(), "downloaded": stats.downloaded });
+        watch.json.event("finished", with_id(&self.job.torrent, fields));
+        if watch.json.is_wanted() {
+            return Ok(());
+        }
+        let took = self.began.elapsed();
+        let how = match stats.downloaded {
+            0 if self.checked => "all there already, every byte checked".to_owned(),
+            0 => "complete already".to_owned(),
+            bytes => {
+                let speed = (bytes as f64 / took.as_secs_f64().max(0.001)) as u64;
+                format!("{} in {}, {}", size(bytes), time(took), rate(speed))
+            }
+        };
+        watch.screen.print(&format!("done: {} ({how})", shown(&path)))?;
+        Ok(())
+    }
+
+    fn say_seeding(&self, watch: &Watch<'_>) {
+        let until = match self.job.seed {
+            Some(Until::Ratio(ratio)) => format!("until {ratio} times its size is sent"),
+            Some(Until::Time(long)) => format!("for {}", time(long)),
+            Some(Until::Forever) => "until Ctrl-C".to_owned(),
+            None => return,
+        };
+        watch.json.event("seeding", with_id(&self.job.torrent, json!({})));
+        if !watch.json.is_wanted() {
+            watch.screen.note(&format!("seeding {} {until}", self.job.torrent.metainfo().name()));
+        }
+    }
+
+    fn end(&mut self, code: Code, why: Option<&str>, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
+        self.outcome = Some(code);
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        for cancel in self.job.pipe.iter().flat_map(|pipe| &pipe.cancels) {
+            cancel.cancel();
+        }
+        let name = self.job.torrent.metainfo().name();
+        self.pass_events(watch);
+        watch.json.event(
+            "summary",
+            with_id(
+                &self.job.torrent,
+                json!({
+                    "result": code.name(), "code": code as u8, "error": why, "path": self.path().to_string_lossy(),
+                    "wanted": stats.wanted, "done": stats.done, "downloaded": stats.downloaded,
+                    "uploaded": stats.uploaded, "wasted": stats.wasted, "seconds": self.began.elapsed().as_secs_f64(),
+                }),
+            ),
+        );
+        match (code, why) {
+            (Code::Stopped, Some(why)) => watch.screen.note(&format!("{name}: {why}")),
+            (_, Some(why)) => watch.screen.error(&format!("{name}: {why}")),
+            (_, None) if self.complete_since.is_some() && !watch.json.is_wanted() => {
+                let ratio = stats.uploaded_ever as f64 / stats.wanted.max(1) as f64;
+                watch.screen.note(&format!("{name}: sent {} (ratio {ratio:.2} in all)", size(stats.uploaded)));
+            }
+            _ => {}
+        }
+        // The others go on.
+        self.job.torrent.remove(Data::Keep).ok();
+        Ok(())
+    }
+
+    /// Draws the bar, prints a line or tells a program, where it is time.
+    fn tell(&mut self, stats: &Stats, now: Instant, watch: &Watch<'_>) {
+        let doing = doing(&stats.state);
+        let changed = doing != self.doing;
+        let every = match () {
+            () if watch.screen.is_live() => DRAW,
+            () if watch.json.is_wanted() => EVENT,
+            () => LINE,
+        };
+        if changed && let State::Waiting(why) = &stats.state {
+            watch.screen.warn(&format!("{}: {why}", self.job.torrent.metainfo().name()));
+        }
+        // A program hears of every change, and of progress whether there is a bar or not.
+        if watch.json.is_wanted() && (changed || now - self.told >= EVENT) {
+            watch.json.event("progress", with_id(&self.job.torrent, progress(stats, doing)));
+        }
+        if !changed && now - self.told < every {
+            return;
+        }
+        self.doing = doing;
+        if let Some(bar) = &self.bar {
+            let text = self.text(stats, true);
+            match stats.state {
+                State::Checking { done, total } => show(bar, done.into(), total.into(), text),
+                State::Downloading if stats.peers > 0 => show(bar, stats.done, stats.wanted, text),
+                _ => say(bar, text),
+            }
+        } else if !watch.json.is_wanted() && (self.resumed || self.checked) {
+            // The first moments of anything have nothing to tell.
+            if !changed {
+                watch.screen.note(&format!(
+                    "{}: {}",
+                    self.job.torrent.metainfo().name(),
+                    self.text(stats, false).trim_start()
+                ));
+            }
+        }
+        self.told = now;
+    }
+
+    /// What it is at, in fields of a constant width beside a bar.
+    fn text(&self, stats: &Stats, bar: bool) -> String {
+        let peers = count(stats.peers, "peer", "peers");
+        match &stats.state {
+            State::Opening | State::Paused => "opening the files".into(),
+            State::Checking { done, total } => {
+                format!("{:>3} %  checking the files", percent(u64::from(*done), u64::from(*total)))
+            }
+            State::Waiting(why) => format!("waiting: {why}"),
+            State::Seeding => {
+                let (up, sent) = (rate(stats.up_rate), size(stats.uploaded));
+                format!("seeding  {up:>11} up  {peers}  {sent} sent")
+            }
+            _ if stats.peers == 0 => {
+                let percent = percent(stats.done, stats.wanted);
+                let trouble = self.trouble().map_or_else(String::new, |trouble| format!(": {trouble}"));
+                format!("{percent:>3} %  no peers yet{trouble}")
+            }
+            _ => {
+                let (percent, part) = (percent(stats.done, stats.wanted), part(stats.done, stats.wanted));
+                let (down, left) = (rate(stats.down_rate), stats.eta().map_or_else(String::new, left));
+                if bar {
+                    let part = part.replace(" of ", "/");
+                    format!("{percent:>3} %  {part:>14}  {down:>11}  {peers:>8}  {left:<11}")
+                } else {
+                    let up = if stats.up_rate > 0 { format!(", {} up", rate(stats.up_rate)) } else { String::new() };
+                    let left = if left.is_empty() { left } else { format!(", {left}") };
+                    format!("{percent} %, {part}, {down}{up}, {peers}{left}")
+                }
+            }
+        }
+    }
+
+    /// Why there may be no peers: what a tracker says.
+    fn trouble(&self) -> Option<String> {
+        let trackers = self.job.torrent.trackers();
+        let failed = trackers.iter().find_map(|tracker| Some((tracker, tracker.error.as_ref()?)));
+        failed.map(|(tracker, error)| printable(&format!("{}: {}", tracker.url, without_number(error))))
+    }
+
+    /// Where the content is.
+    fn path(&self) -> PathBuf {
+        self.job.torrent.dir().join(self.job.torrent.metainfo().name())
+    }
+
+    /// The files that are not as the torrent says.
+    fn what_is_wrong(&self) -> String {
+        let (torrent, have) = (&self.job.torrent, self.job.torrent.pieces());
+        let layout = torrent.metainfo().layout();
+        let mut wrong = Vec::new();
+        for (_, file) in numbered(layout) {
+            let of = layout.pieces_of(file);
+            let bad = of.clone().filter(|&piece| !have.get(piece)).count();
+            if bad > 0 {
+                let path = torrent.path_of(file);
+                wrong.push(match path.exists() {
+                    true => format!("{}: {bad} of {}", shown(&path), count(of.len(), "piece", "pieces")),
+                    false => format!("{}: missing", shown(&path)),
+                });
+            }
+        }
+        let more = wrong.len().saturating_sub(NAMED);
+        wrong.truncate(NAMED);
+        let more = if more > 0 { format!("\n  and {}", count(more, "file more", "files more")) } else { String::new() };
+        format!(
+            "the files are not what the torrent says; `ropewalk get` into {} fetches them again\n  {}{more}",
+            torrent.dir().display(),
+            wrong.join("\n  ")
+        )
+    }
+
+    /// Passes what happened on to a program.
+    fn pass_events(&self, watch: &Watch<'_>) {
+        let Some(events) = &self.events else { return };
+        for event in events.try_iter() {
+            let torrent = &self.job.torrent;
+            let (name, fields) = match event {
+                Event::File(file) => {
+                    let number = self.numbers.get(file.get() as usize);
+                    ("file", json!({ "number": number, "path": torrent.path_of(file).to_string_lossy() }))
+                }
+                Event::PeerConnected(addr) => ("peer", json!({ "address": addr.to_string() })),
+                Event::PeerBanned(addr) => ("banned", json!({ "address": addr.to_string() })),
+                Event::PieceFailed(piece) => ("piece-failed", json!({ "piece": piece })),
+                Event::Tracker(message) => ("tracker", json!({ "message": printable(&message) })),
+                _ => continue,
+            };
+            watch.json.event(name, with_id(torrent, fields));
+        }
+    }
+}
+
+/// A failure of the library, said to someone who can only run a command again.
+fn what_to_do(message: &str) -> String {
+    let message = without_number(message);
+    match message.strip_suffix("it goes on by itself") {
+        Some(before) => format!("{before}then the same command goes on"),
+        None if message.contains(';') => message,
+        None => format!("{message}; check the disk and its permissions, then the same command goes on"),
+    }
+}
+
+fn with_id(torrent: &Torrent, mut fields: Value) -> Value {
+    fields["info_hash"] = torrent.info_hash().to_string().into();
+    fields["name"] = torrent.metainfo().name().into();
+    fields
+}
+
+fn progress(stats: &Stats, doing: &str) -> Value {
+    let mut fields = json!({
+        "state": doing, "done": stats.done, "wanted": stats.wanted, "pieces": stats.pieces_have,
+        "pieces_total": stats.pieces_total, "downloaded": stats.downloaded, "uploaded": stats.uploaded,
+        "wasted": stats.wasted, "down_rate": stats.down_rate, "up_rate": stats.up_rate, "peers": stats.peers,
+        "seeds": stats.seeds, "known": stats.known, "eta": stats.eta().map(|eta| eta.as_secs()),
+    });
+    match &stats.state {
+        State::Checking { done, total } => fields["checked"] = json!({ "done": done, "total": total }),
+        State::Waiting(why) => fields["why"] = json!(&**why),
+        _ => {}
+    }
+    fields
+}
+
+fn doing(state: &State) -> &'static str {
+    match state {
+        // Paused is only how it waits between being opened and being let loose.
+        State::Opening | State::Paused => "opening",
+        State::Checking { .. } => "checking",
+        State::Downloading => "downloading",
+        State::Seeding => "seeding",
+        State::Waiting(_) => "waiting",
+        State::Failed(_) => "failed",
+        _ => "stopped",
+    }
+}

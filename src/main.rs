@@ -1,0 +1,9 @@
+//! The command line of ropewalk: see [`cli`].
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}
