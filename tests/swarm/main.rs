@@ -1,0 +1,12 @@
+//! Whole swarms on loopback: sessions among themselves, and sessions among peers that misbehave.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod callers;
+mod files;
+mod hostile;
+mod limits;
+mod reading;
+mod sessions;
+mod vices;
