@@ -1,0 +1,274 @@
+//! Writes the seeds of every target into `corpus/TARGET/NAME.seed`.
+//!
+//! `cargo run --manifest-path tests/fuzz/Cargo.toml --example seeds`
+
+use std::path::Path;
+
+use ropewalk::metainfo::{Content, Creation, InfoHash, NewFile};
+use ropewalk::wire::extension::{Extension, ExtensionHandshake};
+use ropewalk::wire::handshake::{Handshake, PeerId, Reserved};
+use ropewalk::wire::message::Message;
+use ropewalk::wire::tracker::udp::{Request, Response, ScrapeEntry};
+use ropewalk::wire::tracker::{AnnounceRequest, Event, Family};
+use sha1::{Digest, Sha1};
+
+type Seed = (&'static str, Vec<u8>);
+
+fn main() -> std::io::Result<()> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let targets = [
+        ("bencode", bencode()),
+        ("metainfo", metainfo()),
+        ("wire", wire()),
+        ("tracker", tracker()),
+        ("resume", resume()),
+    ];
+    for (target, seeds) in targets {
+        let folder = corpus.join(target);
+        std::fs::create_dir_all(&folder)?;
+        for (name, bytes) in seeds {
+            std::fs::write(folder.join(format!("{name}.seed")), bytes)?;
+        }
+    }
+    Ok(())
+}
+
+fn bencode() -> Vec<Seed> {
+    vec![
+        ("all-types", b"d1:ai-42e1:bl0:3:xyzi0ee1:cd1:dleee".to_vec()),
+        ("unsorted", b"d1:bi1e1:ai2e1:bi3eetrailing".to_vec()),
+        ("nested", [b"l".repeat(33), b"e".repeat(33)].concat()),
+        ("nested-as-deep-as-may-be", [b"l".repeat(32), b"e".repeat(32)].concat()),
+        ("long-string", [b"1000:".as_slice(), &[b'x'; 1000]].concat()),
+        ("huge-length", b"99999999999999999999:x".to_vec()),
+        ("big-integers", b"li9223372036854775807ei-9223372036854775808ei9223372036854775808ee".to_vec()),
+        ("needless-zeros", b"li007e01:aee".to_vec()),
+        ("cut", b"d1:al".to_vec()),
+    ]
+}
+
+fn metainfo() -> Vec<Seed> {
+    let file = |len| Content::File { len, executable: true };
+    let new = |path: &str, len| NewFile { path: path.into(), len, executable: path.ends_with(".sh") };
+    let files = vec![new("a/b.txt", 20_000), new("a/empty", 0), new("run.sh", 40_000), new("\u{e4}/last", 1)];
+    let mut full = Creation::new("folder", Content::Folder(files.clone()), 1 << 14);
+    full.align = true;
+    full.private = true;
+    full.trackers =
+        vec![vec!["http://a.example/announce".into(), "udp://b.example:80".into()], vec!["http://c".into()]];
+    full.web_seeds = vec!["http://w.example/".into(), "http://x.example/".into()];
+    full.comment = Some("a comment\nin two lines".into());
+    full.created_by = Some("ropewalk".into());
+    full.creation_date = Some(1_700_000_000);
+    full.source = Some("mark".into());
+    let make = |creation: Creation| {
+        let prepared = creation.prepare().expect("a torrent");
+        prepared.finish(&vec![b'h'; prepared.layout().piece_count() as usize * 20]).expect("its hashes")
+    };
+    let one = |info: &str| {
+        // The hash of the only piece goes in between.
+        format!(
+            "d4:infod{}e8:url-list5:http:9:httpseedsl1:xee",
+            info.replace("PIECES", "6:pieces20:hhhhhhhhhhhhhhhhhhhh")
+        )
+        .into_bytes()
+    };
+    vec![
+        ("one-file", make(Creation::new("one.bin", file(100_000), 1 << 15))),
+        ("one-byte-pieces", make(Creation::new("tiny", file(9), 1))),
+        ("folder", make(Creation::new("folder", Content::Folder(files), 1 << 14))),
+        ("everything", make(full)),
+        (
+            "escapes",
+            one(
+                "5:filesld6:lengthi1e4:pathl2:..1:/eed6:lengthi1e4:pathl3:CON0:1:.eee4:name2:..12:piece lengthi9ePIECES",
+            ),
+        ),
+        (
+            "collisions",
+            one("5:filesld6:lengthi1e4:pathl1:aeed6:lengthi1e4:pathl1:Aeed6:lengthi1e4:pathl1:a1:beee4:name1:n\
+                12:piece lengthi9ePIECES"),
+        ),
+        (
+            "padding-link-and-utf-8",
+            one("5:filesld4:attr1:p6:lengthi2eed4:attr2:lh4:pathl1:lee\
+                d6:lengthi3e4:pathl1:\u{1}e10:path.utf-8l2:\u{e4}eee4:name1:n10:name.utf-82:\u{e4}12:piece lengthi9ePIECES"),
+        ),
+        (
+            "bitcomet-padding",
+            one("5:filesld6:lengthi1e4:pathl1:aeed6:lengthi8e4:pathl21:_____padding_file_0__eee4:name1:n\
+                12:piece lengthi9ePIECES"),
+        ),
+        ("unsorted", one("PIECES4:name1:n6:lengthi9e12:piece lengthi9e6:lengthi8e7:privatei1e3:new0:")),
+        ("v2-only", one("9:file treede12:meta versioni2e4:name1:n12:piece lengthi16384e")),
+        (
+            "overflow",
+            one("5:filesld6:lengthi9223372036854775807e4:pathl1:aeed6:lengthi9223372036854775807e4:pathl1:beee\
+            4:name1:n12:piece lengthi9ePIECES"),
+        ),
+    ]
+}
+
+fn wire() -> Vec<Seed> {
+    let handshake = Handshake {
+        reserved: Reserved::NONE.with_extended().with_fast().with_dht(),
+        info_hash: InfoHash::new([7; 20]),
+        peer_id: PeerId::new(*b"-LT20B0-abcdefghijkl"),
+    };
+    let extension = ExtensionHandshake {
+        m: [(Extension::Pex, 1), (Extension::Metadata, 2), (Extension::UploadOnly, 0)].into_iter().collect(),
+        p: Some(6881),
+        v: Some("libtorrent 2.0.11".into()),
+        yourip: Some([127, 0, 0, 1].into()),
+        ipv4: Some([10, 0, 0, 1].into()),
+        ipv6: Some([8; 16].into()),
+        reqq: Some(500),
+        upload_only: Some(true),
+        metadata_size: Some(20_000),
+    }
+    .encode();
+    // Behind the torrent's number of pieces.
+    let stream = |pieces: u16, messages: &[Message<'_>]| {
+        let mut out = pieces.to_be_bytes().to_vec();
+        messages.iter().for_each(|message| message.encode_into(&mut out));
+        out
+    };
+    let (index, begin, len) = (3, 16384, 16384);
+    vec![
+        ("handshake", handshake.encode().to_vec()),
+        ("extension-handshake", extension.clone()),
+        ("extension-unknown", b"d1:md7:foo_barei9e6:ut_pexi300ee1:pi0e1:v3:\x1b[m4:reqqi-1e6:yourip3:abce".to_vec()),
+        (
+            "first-messages",
+            stream(
+                19,
+                &[
+                    Message::Extended { id: 0, payload: &extension },
+                    Message::Bitfield(&[0xff, 0, 0xe0]),
+                    Message::KeepAlive,
+                    Message::Unchoke,
+                    Message::Interested,
+                    Message::Request { index, begin, len },
+                ],
+            ),
+        ),
+        (
+            "fast",
+            stream(
+                19,
+                &[
+                    Message::HaveAll,
+                    Message::HaveNone,
+                    Message::AllowedFast(4),
+                    Message::Suggest(5),
+                    Message::Reject { index, begin, len },
+                ],
+            ),
+        ),
+        (
+            "blocks",
+            stream(
+                19,
+                &[
+                    Message::Piece { index, begin, data: b"payload" },
+                    Message::Piece { index, begin: 0, data: b"" },
+                    Message::Cancel { index, begin, len },
+                    Message::Have(18),
+                    Message::Choke,
+                    Message::NotInterested,
+                    Message::Port(6881),
+                    Message::Extended { id: 3, payload: b"\0\0\0\x04" },
+                    Message::Extended { id: 4, payload: b"\x01" },
+                    Message::Unknown { id: 99 },
+                ],
+            ),
+        ),
+        ("bitfield-without-metadata", stream(0, &[Message::Bitfield(&[0xff; 40])])),
+        ("too-long", b"\0\x13\xff\xff\xff\xff\x05".to_vec()),
+        ("piece-too-long", b"\0\x13\0\x02\0\x0a\x07\0\0\0\0\0\0\0\0".to_vec()),
+    ]
+}
+
+fn tracker() -> Vec<Seed> {
+    let peers = vec!["10.0.0.1:6881".parse().expect("an address"), "[2001:db8::1]:1".parse().expect("an address")];
+    let announce = AnnounceRequest {
+        info_hash: InfoHash::new([7; 20]),
+        peer_id: PeerId::new(*b"-RW0100-abcdefghijkl"),
+        port: 6881,
+        uploaded: 1,
+        downloaded: 2,
+        left: 3,
+        event: Some(Event::Started),
+        numwant: Some(200),
+        key: 4,
+        tracker_id: None,
+        ipv4: Some([10, 0, 0, 2].into()),
+        ipv6: None,
+    };
+    let (transaction_id, connection_id) = (1, 2);
+    let response = Response::Announce { transaction_id, interval: 1800, leechers: 1, seeders: 2, peers };
+    let entry = ScrapeEntry { seeders: 1, completed: 2, leechers: 3 };
+    let url_data = b"/announce?key=value".to_vec();
+    vec![
+        (
+            "http-compact",
+            b"d8:completei5e11:external ip4:\x01\x02\x03\x0410:incompletei7e8:intervali1800e12:min intervali60e\
+                5:peers12:\x0a\0\0\x01\x1a\xe1\x0a\0\0\x02\0\x016:peers618: \x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x1a\xe1\
+                10:tracker id3:abc15:warning message2:hie"
+                .to_vec(),
+        ),
+        (
+            "http-dictionaries",
+            b"d8:intervali60e5:peersld2:ip9:127.0.0.17:peer id20:aaaaaaaaaaaaaaaaaaaa4:porti1eed2:ip3:::14:porti2eeee".to_vec(),
+        ),
+        ("http-failure", b"d14:failure reason10:Overloaded8:retry in1:5e".to_vec()),
+        ("http-failure-for-ever", b"d14:failure reason4:gone8:retry in5:nevere".to_vec()),
+        ("http-page", b"<html><body>404 Not Found</body></html>".to_vec()),
+        ("udp-connect", Request::Connect { transaction_id }.encode()),
+        ("udp-announce", Request::Announce { connection_id, transaction_id, announce, url_data }.encode()),
+        (
+            "udp-scrape",
+            Request::Scrape { connection_id, transaction_id, info_hashes: vec![InfoHash::new([7; 20]); 2] }.encode(),
+        ),
+        ("udp-connected", Response::Connect { transaction_id, connection_id }.encode(Family::V4)),
+        ("udp-announced", response.encode(Family::V4)),
+        ("udp-announced-6", response.encode(Family::V6)),
+        ("udp-scraped", Response::Scrape { transaction_id, torrents: vec![entry; 2] }.encode(Family::V4)),
+        ("udp-error", Response::Error { transaction_id, message: "not here".into() }.encode(Family::V4)),
+    ]
+}
+
+/// Journals of the torrent in `targets/resume.rs`: three files, in 20 pieces.
+fn resume() -> Vec<Seed> {
+    let journal = |clean: u8, verified: [u8; 3], stamps: &[u32], parts: bool| {
+        let stamp = [100_000u64.to_be_bytes(), 1_700_000_000_000_000_000u64.to_be_bytes()].concat();
+        let mut out = b"ropewalk-resume\n\x01".to_vec();
+        out.extend([[7; 20].as_slice(), &[1; 16], &[clean]].concat());
+        for number in [1_700_000_000_000_000_000u64, 10_000_000_000, 5, 6] {
+            out.extend(number.to_be_bytes());
+        }
+        out.extend(PIECES.to_be_bytes());
+        out.extend([verified, [0; 3]].concat());
+        out.extend(3u32.to_be_bytes());
+        out.extend([0, 1, 2]);
+        out.extend((stamps.len() as u32).to_be_bytes());
+        stamps.iter().for_each(|file| out.extend([&file.to_be_bytes(), stamp.as_slice()].concat()));
+        out.push(parts.into());
+        out.extend(parts.then_some(stamp).into_iter().flatten());
+        let checksum = Sha1::digest(&out);
+        out.extend(checksum);
+        out
+    };
+    let whole = journal(1, [0xff, 0xff, 0xf0], &[0, 1, 2], true);
+    vec![
+        ("new", journal(0, [0; 3], &[], false)),
+        ("clean", whole.clone()),
+        ("some-files", journal(0, [0x81, 0, 0x10], &[0, 2], false)),
+        ("spare-bit", journal(0, [0, 0, 1], &[], false)),
+        ("out-of-order", journal(0, [0; 3], &[2, 1], false)),
+        ("no-such-file", journal(0, [0; 3], &[3], false)),
+        ("cut", whole[..whole.len() - 30].to_vec()),
+    ]
+}
+
+const PIECES: u32 = 1_300_000u32.div_ceil(1 << 16);
