@@ -4,12 +4,14 @@
 //! them, so there is no lock around them. It never waits for a peer, a disk or a tracker: it waits at its inbox.
 //!
 //! - [`handle`]: what users see. [`inbox`]: all that can be told to an owner. [`reader`]: a file that is still arriving.
-//! - [`control`]: what an owner is told to do. [`peers`]: what an owner does about peers. [`work`]: who fetches what. [`status`]: ticks and snapshots.
+//! - [`control`]: what an owner is told to do. [`peers`]: what it does about peers. [`giving`]: what it gives them.
+//!   [`work`]: who fetches what. [`status`]: ticks and snapshots.
 //! - [`desk`]: the pieces in flight. [`suspects`]: who lied. [`store`]: the thread that opens, checks and journals files.
 //! - [`verify`]: the workers between a full piece and the files.
 
 mod control;
 mod desk;
+mod giving;
 mod handle;
 mod inbox;
 mod peers;

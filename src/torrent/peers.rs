@@ -13,22 +13,16 @@ use crate::net::Closer;
 use crate::peer::{
     DONT_HAVE_ID, Fact, Link, Outgoing, PeerError, PeerKey, REQUEST_QUEUE, STACK, Said, Traffic, UPLOAD_ONLY_ID, dial,
 };
-use crate::policy::{Candidate, RateMeter, Role, Source};
+use crate::policy::{RateMeter, Source};
 use crate::wire::extension::{Extension, ExtensionHandshake};
-use crate::wire::message::{Message, allowed_fast};
+use crate::wire::message::Message;
 
-/// How many pieces a choked peer may ask for (BEP 6).
-const ALLOWED_FAST: usize = 10;
-/// A peer with this many pieces or more needs no allowed-fast set (BEP 6).
-const ALLOWED_FAST_BELOW: u32 = 10;
 /// How long a peer is not asked for a piece that it refused to send.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 /// A peer that neither wants nor has anything may be replaced after this long, where there are too many.
 const USELESS_AFTER: Duration = Duration::from_secs(60);
 /// Callers from one address, loopback aside: who wants to fill our places needs many addresses.
 const PER_ADDRESS: usize = 8;
-/// Haves that wait for a peer that takes nothing in, after which it is too slow to keep.
-const PENDING_HAVES: usize = 65_536;
 
 /// Peers that are gone and of which the address is remembered, for what they sent before.
 const DEPARTED: usize = 256;
@@ -284,24 +278,6 @@ impl Owner {
         }
     }
 
-    /// The pieces that a peer with few may ask for while it is choked (BEP 6).
-    fn grant_fast(&self, key: PeerKey) {
-        let Some(peer) = self.peers.get(&key) else { return };
-        let hide = self.super_seeder.is_some();
-        if !peer.link.fast() || hide || peer.has.count() >= ALLOWED_FAST_BELOW {
-            return;
-        }
-        let layout = self.shared.metainfo.layout();
-        let have = self.shared.have.read();
-        let set =
-            allowed_fast(peer.link.addr.ip(), &self.shared.metainfo.info_hash(), layout.piece_count(), ALLOWED_FAST);
-        let pieces: Box<[PieceIndex]> =
-            set.into_iter().filter(|&piece| have.get(piece)).filter_map(|piece| layout.piece(piece)).collect();
-        if !pieces.is_empty() {
-            peer.link.send(Outgoing::AllowFast(pieces));
-        }
-    }
-
     fn said(&mut self, key: PeerKey, said: Said) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         match said {
@@ -476,112 +452,6 @@ impl Owner {
         self.shared.tell(&Event::PeerBanned(addr));
         for peer in self.peers.values().filter(|peer| self.book.is_banned(peer.link.addr)) {
             peer.link.close();
-        }
-    }
-
-    /// Lets everybody know that we have a piece. Those who have it themselves may be super-seeding, or may tell it on as
-    /// our share; only to peers that have everything it is no news.
-    pub(super) fn spread(&mut self, piece: PieceIndex) {
-        if self.super_seeder.is_some() && self.finished {
-            return;
-        }
-        for peer in self.peers.values_mut().filter(|peer| !peer.has.is_full()) {
-            peer.pending_haves.push(piece);
-        }
-    }
-
-    /// Sends the haves that wait; a peer that does not take them in is too slow.
-    pub(super) fn send_haves(&mut self) {
-        for peer in self.peers.values_mut().filter(|peer| !peer.pending_haves.is_empty()) {
-            let pieces = std::mem::take(&mut peer.pending_haves);
-            if !peer.link.send(Outgoing::Have(pieces.clone().into())) {
-                peer.pending_haves = pieces;
-                if peer.pending_haves.len() > PENDING_HAVES {
-                    peer.link.close();
-                }
-            }
-        }
-    }
-
-    /// Super-seeding: somebody has a piece that we showed to somebody else; that one has earned the next.
-    fn reveal_after_have(&mut self, from: PeerKey, piece: PieceIndex) {
-        let Some(seeder) = &mut self.super_seeder else { return };
-        if !self.finished {
-            return;
-        }
-        for (key, next) in seeder.has(from.0, piece.get(), |piece| self.picker.availability(piece)) {
-            let Some(next) = self.shared.metainfo.layout().piece(next) else { continue };
-            if let Some(peer) = self.peers.get(&PeerKey(key)) {
-                peer.link.send(Outgoing::Have(Box::new([next])));
-            }
-        }
-    }
-
-    /// Super-seeding: what a peer has already need not be shown to it.
-    fn reveal_after_pieces(&mut self, key: PeerKey) {
-        let (Some(seeder), Some(peer)) = (&mut self.super_seeder, self.peers.get(&key)) else { return };
-        if !self.finished {
-            return;
-        }
-        if let Some(next) = seeder.knows(key.0, &peer.has, |piece| self.picker.availability(piece))
-            && let Some(next) = self.shared.metainfo.layout().piece(next)
-        {
-            peer.link.send(Outgoing::Have(Box::new([next])));
-        }
-    }
-
-    /// Chooses anew who is unchoked: the round of every ten seconds.
-    pub(super) fn choke_round(&mut self, now: Instant) {
-        let candidates = self.candidates();
-        // The lowest limit that holds now, whoever set it and when.
-        let limit = [&self.resources.up, &self.valves.1].into_iter().filter_map(|valve| valve.rate()).min();
-        let slots = self.slots.update(limit, self.up_meter.rate(now));
-        let chosen = self.choker.round(self.role(), &candidates, slots, now);
-        self.unchoke_only(&chosen, now);
-    }
-
-    /// Uses slots that are free, between rounds.
-    pub(super) fn fill_slots(&mut self) {
-        let now = Instant::now();
-        let candidates = self.candidates();
-        let mut chosen = self.choker.fill(self.role(), &candidates, self.slots.slots(), now);
-        // Nobody is choked for them.
-        chosen.extend(self.peers.iter().filter(|(_, peer)| peer.unchoked.is_some()).map(|(key, _)| key.0));
-        self.unchoke_only(&chosen, now);
-    }
-
-    fn role(&self) -> Role {
-        if self.finished { Role::Seeding } else { Role::Leeching }
-    }
-
-    fn candidates(&self) -> Vec<Candidate> {
-        let now = Instant::now();
-        let peers = self.peers.iter().map(|(key, peer)| Candidate {
-            id: key.0,
-            interested: peer.interested_in_us,
-            rate_down: peer.down.0.rate(now),
-            rate_up: peer.up.0.rate(now),
-            last_block_from: peer.last_block,
-            unchoked_since: peer.unchoked.map(|(since, _)| since),
-            uploaded_since_unchoke: peer
-                .unchoked
-                .map_or(0, |(_, before)| Traffic::read(&peer.link.traffic.up) - before),
-            connected: peer.link.born(),
-            snubbed: peer.snubs > 0,
-            upload_only: peer.upload_only,
-        });
-        peers.collect()
-    }
-
-    fn unchoke_only(&mut self, chosen: &[u32], now: Instant) {
-        for (key, peer) in &mut self.peers {
-            let unchoke = chosen.contains(&key.0);
-            if unchoke == peer.unchoked.is_some() {
-                continue;
-            }
-            if peer.link.send(if unchoke { Outgoing::Unchoke } else { Outgoing::Choke }) {
-                peer.unchoked = unchoke.then(|| (now, Traffic::read(&peer.link.traffic.up)));
-            }
         }
     }
 
