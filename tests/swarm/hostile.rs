@@ -182,8 +182,9 @@ fn a_liar_that_hangs_up_at_once_is_banned_all_the_same() {
             }
         })
     };
-    let get = Client::leeching(&payload, &[liar.addr]);
+    let get = Client::leeching(&payload, &[]);
     let events = get.torrent.events();
+    get.torrent.add_peer(liar.addr).unwrap();
     await_event(&events, |event| matches!(event, Event::PeerBanned(addr) if *addr == liar.addr));
 }
 
