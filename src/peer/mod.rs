@@ -13,6 +13,7 @@
 
 mod buffer;
 mod dial;
+mod input;
 mod piece;
 mod pipeline;
 mod reader;

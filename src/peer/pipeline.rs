@@ -194,11 +194,6 @@ impl Pipeline {
         self.delivered
     }
 
-    /// Whether a block was asked for, in time or not: only then is its payload worth a buffer.
-    pub(crate) fn expects(&self, block: Block) -> bool {
-        self.position(block).is_some() || self.late.iter().any(|asked| asked.block == block)
-    }
-
     /// The peer sent a block that nobody asked for. Says how many there were.
     pub(crate) fn unasked(&mut self) -> u32 {
         self.unasked += 1;

@@ -1,24 +1,21 @@
 //! The reading half of a peer: bytes from the socket to blocks in their pieces and facts for the owner.
 //!
-//! It owns the receive buffer. A block is read from the socket straight into the buffer that it stays in until it is
-//! stored; what follows it on the wire goes into the receive buffer by the same call.
+//! It owns what this peer has said so far. How its bytes are received is the business of [`Input`].
 
-use std::io::{self, IoSliceMut, Read};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::input::Input;
 use super::pipeline::Delivered;
-use super::{Context, Fact, FullPiece, LIMIT_LOOK, Link, Outgoing, PeerError, PeerKey, Said, Traffic};
+use super::{Buffer, Context, Fact, FullPiece, LIMIT_LOOK, Link, Outgoing, PeerError, PeerKey, Said, Traffic};
 use crate::bits::Bits;
 use crate::metainfo::{BLOCK_LEN, Block, PieceIndex};
 use crate::net::Stream;
 use crate::wire::extension::{self, ExtensionHandshake};
 use crate::wire::message::{Header, Limits, MAX_BLOCK_LEN, Message, PIECE_HEADER_LEN, peek};
 
-/// The receive buffer: room for what stands between two blocks.
-const INPUT: usize = 1024;
 /// Blocks that nobody asked for, after which the peer is no use.
 const UNASKED: u32 = 64;
 /// Rejects in a row, after which the peer is no use.
@@ -32,21 +29,25 @@ const EXTENSION_HANDSHAKES: u32 = 16;
 pub(super) fn run(link: &Link, context: &Arc<Context>, stream: Stream) -> Result<(), PeerError> {
     let pieces = context.layout.piece_count();
     let mut reader = Reader {
-        link,
-        context,
-        input: Input { stream, bytes: vec![0; INPUT], start: 0, end: 0 },
+        input: Input::new(stream, Arc::clone(&context.pool), context.layout.piece_length().min(BLOCK_LEN)),
         limits: Limits::for_pieces(pieces),
-        peer: PeerState { has: Bits::new(pieces), ..PeerState::default() },
+        ear: Ear { link, context, peer: PeerState { has: Bits::new(pieces), ..PeerState::default() } },
     };
     while reader.step()?.is_continue() {}
     Ok(())
 }
 
+/// Takes messages from the socket, and blocks to their pieces.
 struct Reader<'a> {
+    input: Input<Stream>,
+    limits: Limits,
+    ear: Ear<'a>,
+}
+
+/// Understands what the peer says.
+struct Ear<'a> {
     link: &'a Link,
     context: &'a Arc<Context>,
-    input: Input,
-    limits: Limits,
     peer: PeerState,
 }
 
@@ -62,85 +63,81 @@ struct PeerState {
     extension_handshakes: u32,
 }
 
-struct Input {
-    stream: Stream,
-    bytes: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
 impl Reader<'_> {
     fn step(&mut self) -> Result<ControlFlow<()>, PeerError> {
-        match peek(self.input.pending(), &self.limits)? {
-            Header::NeedMore => return self.read_until(self.input.pending().len() + 1),
-            Header::KeepAlive => self.input.start += 4,
+        match peek(self.input.head(), &self.limits)? {
+            Header::NeedMore => {
+                if !self.input.read_more()? {
+                    return Ok(ControlFlow::Break(()));
+                }
+                self.ear.link.hear(Instant::now());
+            }
+            Header::KeepAlive => {
+                self.input.put_in_order();
+                self.input.take(4);
+            }
             Header::Piece { index, begin, len } => {
-                self.input.start += PIECE_HEADER_LEN;
-                let block = self.context.layout.range(index, begin, len);
+                let block = self.ear.context.layout.range(index, begin, len);
                 self.receive(block.ok_or(PeerError::Protocol("a block outside the torrent"))?)?;
             }
             Header::Message { len } => {
-                if self.input.pending().len() < 4 + len {
-                    return self.read_until(4 + len);
+                self.input.put_in_order();
+                if !self.input.read_until(4 + len)? {
+                    return Ok(ControlFlow::Break(()));
                 }
-                let at = self.input.start + 4;
-                self.input.start += 4 + len;
-                // The body is lent from the buffer while `self` handles it.
-                let bytes = std::mem::take(&mut self.input.bytes);
-                let result = Message::decode(&bytes[at..at + len]).map_err(PeerError::from);
-                let result = result.and_then(|message| self.handle(message));
-                self.input.bytes = bytes;
-                result?;
+                self.ear.handle(Message::decode(&self.input.take(4 + len)[4..])?)?;
+                if self.ear.peer.choking == Some(true) {
+                    self.input.expect(0);
+                }
             }
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Reads until `len` bytes wait to be parsed.
-    fn read_until(&mut self, len: usize) -> Result<ControlFlow<()>, PeerError> {
-        self.input.make_room(len);
-        while self.input.pending().len() < len {
-            let input = &mut self.input;
-            let n = retry(|| input.stream.read(&mut input.bytes[input.end..]))?;
-            if n == 0 {
-                return Ok(ControlFlow::Break(()));
-            }
-            input.end += n;
-            self.link.hear(Instant::now());
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-
-    /// Receives the payload of a piece message.
+    /// Receives a `piece` message.
     fn receive(&mut self, block: Block) -> Result<(), PeerError> {
-        let expected = block.len <= BLOCK_LEN && self.link.pipeline.lock().expects(block);
-        if !expected {
+        if block.len > BLOCK_LEN {
             return self.discard(block);
         }
-        let mut buffer = self.context.pool.take(block.len);
+        let (mut buffer, mut received) = self.input.take_block(block.len);
+        self.ear.pay(received as u64)?;
         let bytes = buffer.as_mut();
-        let mut filled = self.input.drain_into(bytes);
-        if filled > 0 {
-            self.pay(filled as u64)?;
+        while received < bytes.len() {
+            let n = self.input.read_rest(&mut bytes[received..])?.ok_or(PeerError::Closed)?;
+            received += n;
+            self.ear.pay(n as u64)?;
         }
-        while filled < bytes.len() {
-            // Everything buffered has been taken: what follows the block starts the buffer anew.
-            let Input { stream, bytes: input, start, end } = &mut self.input;
-            let mut parts = [IoSliceMut::new(&mut bytes[filled..]), IoSliceMut::new(&mut input[..INPUT])];
-            let n = retry(|| stream.read_vectored(&mut parts))?;
-            if n == 0 {
+        let expected = self.ear.arrived(block, buffer)?;
+        self.input.expect(expected);
+        Ok(())
+    }
+
+    /// Reads past a block that is larger than any that we ask for.
+    fn discard(&mut self, block: Block) -> Result<(), PeerError> {
+        self.ear.unasked(block)?;
+        self.input.put_in_order();
+        self.input.take(PIECE_HEADER_LEN);
+        let mut left = block.len.min(MAX_BLOCK_LEN) as usize;
+        while left > 0 {
+            if self.input.pending().is_empty() && !self.input.read_until(1)? {
                 return Err(PeerError::Closed);
             }
-            let of_block = n.min(bytes.len() - filled);
-            filled += of_block;
-            (*start, *end) = (0, n - of_block);
-            self.pay(of_block as u64)?;
+            let n = self.input.take(left.min(self.input.pending().len())).len();
+            left -= n;
+            self.ear.pay(n as u64)?;
         }
+        Ok(())
+    }
+}
+
+impl Ear<'_> {
+    /// Puts a block into its piece and says how many more are expected.
+    fn arrived(&self, block: Block, buffer: Buffer) -> Result<usize, PeerError> {
         let now = Instant::now();
         self.link.hear(now);
-        let (delivered, room) = {
+        let (delivered, room, expected) = {
             let mut pipeline = self.link.pipeline.lock();
-            (pipeline.arrived(block, buffer, now), pipeline.wants_refill())
+            (pipeline.arrived(block, buffer, now), pipeline.wants_refill(), pipeline.outstanding())
         };
         if room {
             self.link.kick();
@@ -152,28 +149,19 @@ impl Reader<'_> {
                 let full = FullPiece { piece, context: Arc::clone(self.context) };
                 self.context.verify.send(full).map_err(|_| PeerError::Stopped)?;
             }
-            Some(Delivered::Late) | None => self.waste(block.len),
+            Some(Delivered::Late) => self.waste(block.len),
+            None => self.unasked(block)?,
         }
-        Ok(())
+        Ok(expected)
     }
 
-    /// Reads past a block that nobody waits for.
-    fn discard(&mut self, block: Block) -> Result<(), PeerError> {
-        if self.link.pipeline.lock().unasked() > UNASKED {
-            return Err(PeerError::Protocol("many blocks that nobody asked for"));
-        }
+    /// The peer sent a block that nobody asked for.
+    fn unasked(&self, block: Block) -> Result<(), PeerError> {
         self.waste(block.len);
-        let mut left = block.len.min(MAX_BLOCK_LEN) as usize;
-        while left > 0 {
-            if self.input.pending().is_empty() && self.read_until(1)?.is_break() {
-                return Err(PeerError::Closed);
-            }
-            let n = left.min(self.input.pending().len());
-            self.input.start += n;
-            left -= n;
-            self.pay(n as u64)?;
+        match self.link.pipeline.lock().unasked() {
+            ..=UNASKED => Ok(()),
+            _ => Err(PeerError::Protocol("many blocks that nobody asked for")),
         }
-        Ok(())
     }
 
     fn waste(&self, len: u32) {
@@ -362,41 +350,6 @@ impl Reader<'_> {
 
     fn say(&self, said: Said) -> Result<(), PeerError> {
         if (self.context.facts)(Fact::Said(self.link.key, said)) { Ok(()) } else { Err(PeerError::Stopped) }
-    }
-}
-
-impl Input {
-    fn pending(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
-    }
-
-    /// Moves what is buffered into `out` and says how much that was.
-    fn drain_into(&mut self, out: &mut [u8]) -> usize {
-        let n = out.len().min(self.pending().len());
-        out[..n].copy_from_slice(&self.pending()[..n]);
-        self.start += n;
-        n
-    }
-
-    /// Room for `len` bytes from `start` on; `len` is within the limits. A large message's room is given back after it.
-    fn make_room(&mut self, len: usize) {
-        self.bytes.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        let wanted = INPUT.max(len).max(self.end);
-        if wanted != self.bytes.len() {
-            self.bytes.resize(wanted, 0);
-            self.bytes.shrink_to_fit();
-        }
-    }
-}
-
-fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
     }
 }
 
