@@ -9,8 +9,9 @@ use parking_lot::Mutex;
 
 use crate::metainfo::BLOCK_LEN;
 
-/// How many free buffers are kept: 4 MiB. More than that is given back to the allocator.
-const KEEP: usize = 256;
+/// How many free buffers are kept: 16 MiB, about what is on the way from the sockets to the files at any moment. More than
+/// that is given back to the allocator.
+const KEEP: usize = 1024;
 
 /// Where free buffers wait. The last one in is the first out: it is still in the processor's cache.
 pub(crate) struct BufferPool {
@@ -27,6 +28,12 @@ impl BufferPool {
     pub(crate) fn take(self: &Arc<Self>, len: u32) -> Buffer {
         let bytes = self.free.lock().pop().unwrap_or_else(|| vec![0; BLOCK_LEN as usize].into_boxed_slice());
         Buffer { bytes, len: len.min(BLOCK_LEN) as usize, pool: Arc::clone(self) }
+    }
+
+    /// Gives the free buffers back to the allocator: nothing more is expected for now.
+    pub(crate) fn shrink(&self) {
+        let free = std::mem::take(&mut *self.free.lock());
+        drop(free);
     }
 }
 

@@ -3,14 +3,14 @@
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 use socket2::Socket;
 
-use super::{Context, Fact, Inlets, Link, OUTBOX, PeerError, PeerKey, Pipeline, Roster, Traffic, WORK, reader, writer};
+use super::{Context, Fact, Link, Outbox, PeerError, PeerKey, Pipeline, Roster, Traffic, WORK, reader, writer};
 use crate::crew::Crew;
 use crate::metainfo::InfoHash;
 use crate::net::{Closer, Stream};
@@ -138,7 +138,6 @@ fn read_handshake(
 
 /// The life of a connection after the handshake.
 fn live(key: PeerKey, caller: Incoming, incoming: bool, context: Arc<Context>, roster: Arc<Roster>, crew: &Crew) {
-    let (outbox, outbox_end) = bounded(OUTBOX);
     let (work, work_end) = bounded(WORK);
     let now = Instant::now();
     let link = Arc::new(Link {
@@ -151,9 +150,8 @@ fn live(key: PeerKey, caller: Incoming, incoming: bool, context: Arc<Context>, r
         traffic: Traffic::default(),
         heard: AtomicU64::new(0),
         born: now,
-        outbox,
+        outbox: Outbox::default(),
         work,
-        kicked: AtomicBool::new(false),
         closer: caller.closer,
         roster: Arc::clone(&roster),
     });
@@ -161,8 +159,7 @@ fn live(key: PeerKey, caller: Incoming, incoming: bool, context: Arc<Context>, r
     let why = if (context.facts)(Fact::Joined(Arc::clone(&link))) {
         let writer = {
             let (link, context, stream) = (Arc::clone(&link), Arc::clone(&context), caller.stream.clone());
-            let inlets = Inlets { outbox: outbox_end, work: work_end };
-            move || writer::run(&link, &context, stream, &inlets)
+            move || writer::run(&link, &context, stream, &work_end)
         };
         match crew.spawn(format!("tx-{}", caller.addr), super::STACK, writer) {
             Ok(()) => reader::run(&link, &context, caller.stream.clone()).err().unwrap_or(PeerError::Closed),
@@ -176,6 +173,6 @@ fn live(key: PeerKey, caller: Incoming, incoming: bool, context: Arc<Context>, r
     caller.stream.close();
     roster.links.write().remove(&key);
     link.pipeline.lock().end();
-    link.send(super::Outgoing::Kick);
+    link.outbox.close();
     (context.facts)(Fact::Gone { key, why });
 }

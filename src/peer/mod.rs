@@ -14,6 +14,7 @@
 mod buffer;
 mod dial;
 mod input;
+mod outbox;
 mod piece;
 mod pipeline;
 mod reader;
@@ -22,10 +23,10 @@ mod writer;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Sender, TrySendError};
 use parking_lot::{Mutex, RwLock};
 
 use crate::bits::Bits;
@@ -39,14 +40,13 @@ use crate::wire::message::WireError;
 
 pub(crate) use buffer::{Buffer, BufferPool};
 pub(crate) use dial::{Incoming, dial, greet};
+use outbox::Outbox;
 pub(crate) use piece::{Contents, PieceInFlight};
 pub(crate) use pipeline::{Again, Pipeline, Work};
 pub(crate) use valve::Valve;
 
 /// The stack of a peer's threads: nothing here recurses, and bencode is read with a depth limit.
 pub(crate) const STACK: usize = 192 * 1024;
-/// Messages to a peer that wait to be written. A peer that lets more pile up is too slow to be worth it.
-const OUTBOX: usize = 1024;
 /// Pieces handed to a peer ahead of its claims.
 const WORK: usize = 64;
 /// How many requests of a peer wait for their upload (BEP 10 `reqq`, which we announce); more are rejected.
@@ -143,11 +143,8 @@ pub(crate) struct Link {
     /// Milliseconds from `born` to the last bytes received.
     heard: AtomicU64,
     born: Instant,
-    outbox: Sender<Outgoing>,
+    outbox: Outbox,
     work: Sender<Work>,
-    /// There is work or room in the window that the writer has not looked at. Set by whoever kicks, taken back by the
-    /// writer before it looks.
-    kicked: AtomicBool,
     closer: Arc<Closer>,
     /// Links of peers that share claims with this one, to cancel at: filled by the owner's roster.
     roster: Arc<Roster>,
@@ -185,8 +182,6 @@ pub(crate) enum Outgoing {
     Forget(Block),
     /// Somebody else sent us this block first.
     Cancel(Block),
-    /// Wakes the writer: see [`Link::kick`].
-    Kick,
 }
 
 /// What a peer's threads tell the owner.
@@ -274,7 +269,7 @@ impl PeerError {
 impl Link {
     /// Sends to the writer without ever waiting. `false`: the peer lets its messages pile up, or is gone.
     pub(crate) fn send(&self, message: Outgoing) -> bool {
-        self.outbox.try_send(message).is_ok()
+        self.outbox.put(message)
     }
 
     /// Hands work to the peer, without waiting; gives it back where the peer has enough.
@@ -286,10 +281,7 @@ impl Link {
 
     /// Has the writer look at its window.
     pub(crate) fn kick(&self) {
-        if !self.kicked.swap(true, Ordering::AcqRel) {
-            // Only to wake it: a writer whose outbox is full is about to take it in, and looks at the flag after that.
-            self.outbox.try_send(Outgoing::Kick).ok();
-        }
+        self.outbox.kick();
     }
 
     /// Ends the connection; a [`Fact::Gone`] follows.
@@ -312,10 +304,4 @@ impl Link {
     pub(crate) fn born(&self) -> Instant {
         self.born
     }
-}
-
-/// The receiving ends that a writer works from.
-struct Inlets {
-    outbox: Receiver<Outgoing>,
-    work: Receiver<Work>,
 }

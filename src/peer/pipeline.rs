@@ -157,8 +157,12 @@ impl Pipeline {
         refill
     }
 
-    /// Whether it is worth waking the writer: the window has room for a batch of requests.
+    /// Whether it is worth waking the writer: the window has room for a batch of requests, and there is something to ask
+    /// for or the owner to be told that there is not.
     pub(crate) fn wants_refill(&self) -> bool {
+        if self.hungry && self.queue.is_empty() {
+            return false;
+        }
         let size = self.window.size() as usize;
         let open = size.saturating_sub(self.outstanding.len());
         open > 0 && (open >= size / 4 || self.outstanding.len() <= 4)

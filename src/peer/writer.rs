@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Context, Fact, Inlets, LIMIT_LOOK, Link, Outgoing, PeerError, REQUEST_QUEUE, Traffic};
+use crossbeam_channel::Receiver;
+
+use super::{Context, Fact, LIMIT_LOOK, Link, Outgoing, PeerError, REQUEST_QUEUE, Traffic, Work};
 use crate::bits::Bits;
 use crate::metainfo::{Block, PieceIndex};
 use crate::net::Stream;
@@ -23,13 +24,14 @@ const QUICK: Duration = Duration::from_millis(20);
 const SLICES: usize = 1024;
 
 /// Writes until the connection ends.
-pub(super) fn run(link: &Link, context: &Arc<Context>, stream: Stream, inlets: &Inlets) {
+pub(super) fn run(link: &Link, context: &Arc<Context>, stream: Stream, work: &Receiver<Work>) {
     let pieces = context.layout.piece_count();
     let mut writer = Writer {
         link,
         context,
         stream,
-        inlets,
+        work,
+        taken: VecDeque::new(),
         out: Vec::new(),
         uploads: VecDeque::new(),
         choking: true,
@@ -45,6 +47,7 @@ pub(super) fn run(link: &Link, context: &Arc<Context>, stream: Stream, inlets: &
             (context.facts)(Fact::Unreadable { error });
         }
     }
+    link.outbox.close();
     // The reader notices and says that the peer is gone.
     link.close();
 }
@@ -53,7 +56,9 @@ struct Writer<'a> {
     link: &'a Link,
     context: &'a Arc<Context>,
     stream: Stream,
-    inlets: &'a Inlets,
+    work: &'a Receiver<Work>,
+    /// What was taken out of the outbox and is handled next.
+    taken: VecDeque<Outgoing>,
     /// Whole messages without payload, ready to go.
     out: Vec<u8>,
     uploads: VecDeque<Block>,
@@ -96,14 +101,11 @@ impl Writer<'_> {
             let now = Instant::now();
             until = until.min(self.gate.map_or(now, |(gate, _)| gate.min(now + LIMIT_LOOK)));
         }
-        let outbox = &self.inlets.outbox;
-        if let Ok(first) = outbox.recv_deadline(until) {
-            self.handle(first);
-            outbox.try_iter().take(super::OUTBOX).for_each(|next| self.handle(next));
+        let kicked = self.link.outbox.take(&mut self.taken, until);
+        while let Some(message) = self.taken.pop_front() {
+            self.handle(message);
         }
-        // The flag counts, not the message, for which the outbox may have had no room. It is taken back before looking, so
-        // that whatever changes from now on kicks again.
-        if self.link.kicked.swap(false, Ordering::AcqRel) {
+        if kicked {
             self.refill();
         }
     }
@@ -129,8 +131,6 @@ impl Writer<'_> {
                     self.refill();
                 }
             }
-            // It only wakes.
-            Outgoing::Kick => {}
         }
     }
 
@@ -139,7 +139,7 @@ impl Writer<'_> {
     }
 
     fn refill(&mut self) {
-        let refill = self.link.pipeline.lock().refill(&self.inlets.work, Instant::now());
+        let refill = self.link.pipeline.lock().refill(self.work, Instant::now());
         for Block { piece, begin, len } in refill.requests {
             self.put(&Message::Request { index: piece.get(), begin, len });
         }

@@ -255,6 +255,7 @@ impl Owner {
             peer.dismiss();
         }
         self.journal(Moment::Finished);
+        self.resources.pool.shrink();
         self.publish();
         self.shared.tell(&Event::Finished);
         self.shared.tell(&Event::State(self.shared.snapshot().stats.state.clone()));

@@ -1,0 +1,135 @@
+//! What waits to be written to one peer.
+//!
+//! It owns the messages between those who have something to say to the peer and the thread that writes. Nobody waits to
+//! put one in. The writer takes all that is there at once and is woken once for it; an empty outbox takes no memory
+//! to speak of.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Outgoing;
+
+/// Messages to a peer that wait to be written. A peer that lets more pile up is too slow to be worth it.
+const MOST: usize = 1024;
+
+/// The messages to one peer.
+#[derive(Default)]
+pub(super) struct Outbox {
+    /// Locked to put in or to take out, never across I/O.
+    state: Mutex<State>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    messages: VecDeque<Outgoing>,
+    /// There is work, or room in the window, that the writer has not looked at.
+    kicked: bool,
+    /// The writer waits for news.
+    waiting: bool,
+    closed: bool,
+}
+
+impl Outbox {
+    /// Puts a message in. `false`: there are too many already, or nobody writes any more.
+    pub(super) fn put(&self, message: Outgoing) -> bool {
+        let mut state = self.state.lock();
+        if state.closed || state.messages.len() >= MOST {
+            return false;
+        }
+        state.messages.push_back(message);
+        self.wake(&mut state);
+        true
+    }
+
+    /// Has the writer look at its work and its window.
+    pub(super) fn kick(&self) {
+        let mut state = self.state.lock();
+        if !state.kicked {
+            state.kicked = true;
+            self.wake(&mut state);
+        }
+    }
+
+    /// Nothing is taken in any more, and the writer need not wait.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.messages = VecDeque::new();
+        self.wake(&mut state);
+    }
+
+    /// Waits for news, at the longest until then, and moves all messages into `taken`, which must be empty. Says whether
+    /// the writer was kicked.
+    pub(super) fn take(&self, taken: &mut VecDeque<Outgoing>, until: Instant) -> bool {
+        let mut state = self.state.lock();
+        while state.messages.is_empty() && !state.kicked && !state.closed {
+            state.waiting = true;
+            let timed_out = self.news.wait_until(&mut state, until).timed_out();
+            state.waiting = false;
+            if timed_out {
+                break;
+            }
+        }
+        std::mem::swap(&mut state.messages, taken);
+        std::mem::take(&mut state.kicked)
+    }
+
+    fn wake(&self, state: &mut State) {
+        if state.waiting {
+            state.waiting = false;
+            self.news.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::time::{Duration, Instant};
+
+    use super::{MOST, Outbox};
+    use crate::peer::Outgoing;
+
+    #[test]
+    fn messages_come_out_in_order_together_with_the_kick() {
+        let outbox = Outbox::default();
+        assert!(outbox.put(Outgoing::Choke) && outbox.put(Outgoing::Unchoke));
+        outbox.kick();
+        let mut taken = VecDeque::new();
+        assert!(outbox.take(&mut taken, Instant::now()));
+        assert!(matches!(taken.make_contiguous(), [Outgoing::Choke, Outgoing::Unchoke]));
+        taken.clear();
+        assert!(!outbox.take(&mut taken, Instant::now()) && taken.is_empty());
+    }
+
+    #[test]
+    fn a_writer_that_waits_is_woken_by_a_message_a_kick_and_the_end() {
+        let wakers: [fn(&Outbox); 3] = [|outbox| assert!(outbox.put(Outgoing::Choke)), Outbox::kick, Outbox::close];
+        for wake in wakers {
+            let outbox = Outbox::default();
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| {
+                    outbox.take(&mut VecDeque::new(), Instant::now() + Duration::from_secs(60));
+                });
+                wake(&outbox);
+                waiting.join().expect("it does not panic");
+            });
+        }
+    }
+
+    #[test]
+    fn what_piles_up_and_what_comes_after_the_end_is_refused() {
+        let outbox = Outbox::default();
+        for _ in 0..MOST {
+            assert!(outbox.put(Outgoing::Interested));
+        }
+        assert!(!outbox.put(Outgoing::Interested));
+        outbox.close();
+        let mut taken = VecDeque::new();
+        outbox.take(&mut taken, Instant::now() + Duration::from_secs(60));
+        assert!(taken.is_empty() && !outbox.put(Outgoing::Choke));
+    }
+}
