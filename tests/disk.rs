@@ -108,7 +108,7 @@ fn a_file_that_is_cut_off_while_it_is_seeded_fails_the_torrent_and_not_the_proce
     let torrent = session.add(payload.metainfo.clone(), options).unwrap();
     let events = torrent.events();
     let deadline = Instant::now() + PATIENCE;
-    while !matches!(events.recv_deadline(deadline).expect("a piece"), ropewalk::Event::Piece(_)) {}
+    while !matches!(events.recv_deadline(deadline).expect("a piece"), ropewalk::Event::Piece { .. }) {}
     cut_off(payload.data().join("payload.bin"));
     let said = seed.end();
     assert_disk_error(&said, &["payload.bin"]);

@@ -53,7 +53,7 @@ fn dropping_a_session_joins_every_thread() {
         let getter =
             Client::leeching_with(&payload, &peers, config.clone(), |options| options.limits.down = Some(1 << 20));
         let events = getter.torrent.events();
-        await_event(&events, |event| matches!(event, Event::Piece(_)));
+        await_event(&events, |event| matches!(event, Event::Piece { .. }));
         let caller = Wire::call([127, 0, 0, 4].into(), getter.addr(), payload.metainfo.info_hash(), RESERVED).unwrap();
         let greeting = std::net::TcpStream::connect(getter.addr()).unwrap();
         await_that("called", &getter.torrent, || getter.torrent.peers().iter().any(|peer| peer.incoming));

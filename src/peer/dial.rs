@@ -10,7 +10,7 @@ use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 use socket2::Socket;
 
-use super::{Context, Fact, Link, Outbox, PeerError, PeerKey, Pipeline, Roster, Traffic, WORK, reader, writer};
+use super::{Context, Fact, Link, Outbox, PeerError, PeerKey, Pipeline, Roster, WORK, reader, writer};
 use crate::crew::Crew;
 use crate::metainfo::InfoHash;
 use crate::net::{Closer, Stream};
@@ -147,7 +147,7 @@ fn live(key: PeerKey, caller: Incoming, incoming: bool, context: Arc<Context>, r
         peer_id: caller.peer_id,
         reserved: caller.reserved,
         pipeline: Mutex::new(Pipeline::new(key, now)),
-        traffic: Traffic::default(),
+        traffic: Arc::default(),
         heard: AtomicU64::new(0),
         born: now,
         outbox: Outbox::default(),

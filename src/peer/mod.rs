@@ -139,7 +139,8 @@ pub(crate) struct Link {
     pub(crate) reserved: Reserved,
     /// This peer's requests. Locked for one step at a time, never across I/O or a send.
     pub(crate) pipeline: Mutex<Pipeline>,
-    pub(crate) traffic: Traffic,
+    /// Looked at by handles of the torrent, too.
+    pub(crate) traffic: Arc<Traffic>,
     /// Milliseconds from `born` to the last bytes received.
     heard: AtomicU64,
     born: Instant,
@@ -196,8 +197,8 @@ pub(crate) enum Fact {
     Hungry(PeerKey, u32),
     /// The connection is over; every claim is back.
     Gone { key: PeerKey, why: PeerError },
-    /// A verify worker stored this piece.
-    Stored { piece: Arc<PieceInFlight>, audit: Option<Audit> },
+    /// A verify worker stored this piece, of which `from` sent most.
+    Stored { piece: Arc<PieceInFlight>, from: Option<PeerKey>, audit: Option<Audit> },
     /// A piece did not hash to what it should.
     Corrupt { piece: Arc<PieceInFlight>, audit: Audit },
     /// A verified piece could not be stored.

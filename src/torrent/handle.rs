@@ -58,7 +58,8 @@ pub(crate) struct Shared {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) stats: Stats,
-    pub(crate) peers: Vec<PeerStats>,
+    /// The peers, and their counters as they are now.
+    pub(crate) peers: Vec<(PeerStats, Arc<Traffic>)>,
     pub(crate) trackers: Vec<TrackerStatus>,
     pub(crate) priorities: Vec<Priority>,
 }
@@ -209,7 +210,12 @@ pub enum Event {
     /// It does something else now.
     State(State),
     /// A piece is verified and stored.
-    Piece(u32),
+    Piece {
+        /// Which one.
+        index: u32,
+        /// The peer that sent most of it, as far as it is known still.
+        from: Option<SocketAddr>,
+    },
     /// A piece failed its hash and is fetched again.
     PieceFailed(u32),
     /// Every piece of a file is verified.
@@ -283,9 +289,15 @@ impl Torrent {
         self.shared.snapshot().stats.state.clone()
     }
 
-    /// Its connected peers, at most a fraction of a second old. Never waits for the network.
+    /// Its connected peers, at most a fraction of a second old; their payload is as it is now. Never waits for the network.
     pub fn peers(&self) -> Vec<PeerStats> {
-        self.shared.snapshot().peers.clone()
+        let now = |(stats, traffic): &(PeerStats, Arc<Traffic>)| PeerStats {
+            downloaded: Traffic::read(&traffic.down),
+            uploaded: Traffic::read(&traffic.up),
+            wasted: Traffic::read(&traffic.wasted),
+            ..stats.clone()
+        };
+        self.shared.snapshot().peers.iter().map(now).collect()
     }
 
     /// Its trackers.

@@ -192,7 +192,7 @@ impl Owner {
                 }
             }
             Fact::Gone { key, why } => self.gone(key, &why),
-            Fact::Stored { piece, audit } => self.stored(&piece, audit),
+            Fact::Stored { piece, from, audit } => self.stored(&piece, from, audit),
             Fact::Corrupt { piece, audit } => self.corrupt(&piece, audit),
             Fact::NotStored { piece, error } => {
                 if self.desk.remove(&piece) {

@@ -1,5 +1,6 @@
 //! The owner's clock: ticks, timeouts, and the snapshot that everybody looks at.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::handle::{PeerStats, Snapshot, Stats};
@@ -173,13 +174,13 @@ impl Owner {
         });
     }
 
-    fn peer_stats(&self, key: PeerKey, now: Instant) -> Option<PeerStats> {
+    fn peer_stats(&self, key: PeerKey, now: Instant) -> Option<(PeerStats, Arc<Traffic>)> {
         let peer = self.peers.get(&key)?;
         let (outstanding, snubbed) = {
             let pipeline = peer.link.pipeline.lock();
             (pipeline.outstanding() as u32, pipeline.window.is_snubbed())
         };
-        Some(PeerStats {
+        let stats = PeerStats {
             addr: peer.link.addr,
             client: peer.client.clone(),
             incoming: peer.link.incoming,
@@ -195,6 +196,7 @@ impl Owner {
             interesting: peer.we_interested,
             snubbed,
             outstanding,
-        })
+        };
+        Some((stats, Arc::clone(&peer.link.traffic)))
     }
 }

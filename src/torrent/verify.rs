@@ -4,6 +4,7 @@
 //! these touch a file. A worker hashes side by side what is waiting and what comes within a moment: while pieces come
 //! quickly the batches fill, and at rest nothing waits.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -115,7 +116,7 @@ fn settle(full: &FullPiece, senders: &[PeerKey], result: Result<VerifiedPiece<Bu
         Ok(verified) => match full.context.storage.write_piece(&verified) {
             Ok(()) => {
                 let audit = piece.is_audited().then(|| audit(&verified.into_blocks(), senders));
-                Fact::Stored { piece, audit }
+                Fact::Stored { piece, from: chief(senders), audit }
             }
             Err(error) => Fact::NotStored { piece, error },
         },
@@ -123,7 +124,30 @@ fn settle(full: &FullPiece, senders: &[PeerKey], result: Result<VerifiedPiece<Bu
     }
 }
 
+/// Whoever sent most of the blocks.
+fn chief(senders: &[PeerKey]) -> Option<PeerKey> {
+    let first = *senders.first()?;
+    if senders.iter().all(|&sender| sender == first) {
+        return Some(first);
+    }
+    let mut blocks = HashMap::new();
+    senders.iter().for_each(|&sender| *blocks.entry(sender).or_insert(0) += 1);
+    blocks.into_iter().max_by_key(|&(_, count)| count).map(|(sender, _)| sender)
+}
+
 fn audit(blocks: &[Buffer], senders: &[PeerKey]) -> Audit {
     let each: Vec<&[Buffer]> = blocks.chunks(1).collect();
     Audit { blocks: senders.iter().copied().zip(sha1_many(&each)).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PeerKey, chief};
+
+    #[test]
+    fn the_chief_sender_of_a_piece_sent_most_of_its_blocks() {
+        assert_eq!(chief(&[]), None);
+        assert_eq!(chief(&[PeerKey(1)]), Some(PeerKey(1)));
+        assert_eq!(chief(&[1, 2, 2, 3, 3, 3, 2, 2].map(PeerKey)), Some(PeerKey(2)));
+    }
 }

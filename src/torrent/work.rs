@@ -185,7 +185,7 @@ impl Owner {
     }
 
     /// A piece is in the files.
-    pub(super) fn stored(&mut self, piece: &Arc<PieceInFlight>, audit: Option<Audit>) {
+    pub(super) fn stored(&mut self, piece: &Arc<PieceInFlight>, from: Option<PeerKey>, audit: Option<Audit>) {
         let index = piece.index();
         self.desk.remove(piece);
         if let Some(audit) = audit {
@@ -209,7 +209,8 @@ impl Owner {
         self.room = true;
         self.shared.wake();
         if self.shared.has_subscribers() {
-            self.shared.tell(&Event::Piece(index.get()));
+            let from = from.and_then(|key| self.addr_of(key));
+            self.shared.tell(&Event::Piece { index: index.get(), from });
         }
         self.complete_files(index);
         if self.picker.wanted_left() == 0 {

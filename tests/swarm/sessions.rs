@@ -186,7 +186,7 @@ fn a_paused_torrent_has_no_peers_and_goes_on_when_resumed() {
         options.limits.down = Some(1 << 20);
     });
     let events = getter.torrent.events();
-    await_event(&events, |event| matches!(event, Event::Piece(_)));
+    await_event(&events, |event| matches!(event, Event::Piece { .. }));
     getter.torrent.pause().unwrap();
     await_event(&events, |event| matches!(event, Event::State(State::Paused)));
     await_that("without peers", &getter.torrent, || getter.torrent.stats().peers == 0);
@@ -354,7 +354,10 @@ fn events_tell_the_story() {
     let mut files = Vec::new();
     loop {
         match events.recv_timeout(PATIENCE).unwrap() {
-            Event::Piece(_) => pieces += 1,
+            Event::Piece { from, .. } => {
+                assert_eq!(from, Some(seeder.addr()));
+                pieces += 1;
+            }
             Event::File(file) => files.push(file.get()),
             Event::Finished => break,
             _ => {}
@@ -394,7 +397,7 @@ fn a_session_ends_at_once_amid_a_transfer_and_with_peers_that_never_close() {
     let peers: Vec<SocketAddr> = stalling.iter().map(|server| server.addr).chain([seeder.addr()]).collect();
     let getter = Client::leeching_with(&payload, &peers, config(), |options| options.limits.down = Some(2 << 20));
     let events = getter.torrent.events();
-    await_event(&events, |event| matches!(event, Event::Piece(_)));
+    await_event(&events, |event| matches!(event, Event::Piece { .. }));
     let start = std::time::Instant::now();
     getter.session.shutdown();
     assert!(start.elapsed() < Duration::from_secs(2), "it took {:?}", start.elapsed());
