@@ -18,6 +18,7 @@ use super::screen::Screen;
 use super::select::{Pattern, numbered, priorities};
 use super::signal::Stop;
 use super::source;
+use super::trace::Trace;
 use super::watch::{Job, NO_SOURCE, Pipe, Watch};
 use super::words::{Until, read_time, until};
 
@@ -46,6 +47,9 @@ Examples:
 
   Play while it arrives:
   ropewalk get film.torrent -o - | mpv -
+
+  Why was it slow? A page that shows every piece and every peer over time:
+  ropewalk get debian.iso.torrent --trace trace.html
 
   Without a tracker:
   ropewalk get x.torrent --no-tracker --peer 192.0.2.7:6881
@@ -104,6 +108,9 @@ pub struct Args {
     /// Give up when there has been no peer for so long (30s, 5m) [default: wait]
     #[arg(long, value_name = "TIME", value_parser = read_time)]
     timeout: Option<Duration>,
+    /// Write what happened to FILE in the end: a page (HTML) with all pieces and peers over time
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Tell what happens as one JSON object per line on stdout
     #[arg(long)]
     pub json: bool,
@@ -118,6 +125,10 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
                     it goes with a single SOURCE, without --json and --seed";
         return Err(failed(Code::Usage, text));
     }
+    if args.trace.is_some() && args.source.len() > 1 {
+        return Err(failed(Code::Usage, "--trace shows one torrent; give a single SOURCE"));
+    }
+    let trace = args.trace.as_deref().map(|path| Trace::new(path, args.network.limit_down)).transpose()?;
     let json = Json::new(args.json);
     let peers = args.network.peers()?;
     let mut sources = Vec::new();
@@ -163,8 +174,13 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
         let pipe = if to_stdout { Some(pipe(&torrent, &priorities)?) } else { None };
         jobs.push(Job { torrent, seed: args.seed, seed_only: false, has_source, pipe });
     }
+    let recording = trace.zip(jobs.first()).map(|(trace, job)| trace.start(&job.torrent)).transpose()?;
     let patience = args.timeout.filter(|timeout| !timeout.is_zero());
     let code = Watch { screen, json: &json, stop, patience }.follow(jobs);
+    let code = match recording {
+        Some(recording) => recording.finish(code, screen),
+        None => code,
+    };
     session.shutdown();
     code
 }

@@ -7,6 +7,7 @@
 //! - [`exit`]: exit codes and errors. [`signal`]: Ctrl-C. [`screen`]: bars, lines, logging. [`json`]: events.
 //! - [`words`]: sizes, rates and times, as they are said and as they are read.
 //! - [`source`]: where a torrent comes from. [`select`]: `--files`. [`network`]: options about connections.
+//! - [`trace`]: `--trace`, the page of a download.
 //! - [`watch`]: torrents of a session followed to their end.
 #![allow(unreachable_pub, reason = "a binary has no public items")]
 
@@ -23,6 +24,7 @@ mod select;
 mod show;
 mod signal;
 mod source;
+mod trace;
 mod verify;
 mod watch;
 mod words;

@@ -21,6 +21,12 @@ impl Payload {
         Self::new("payload.bin", files, Content::File { len: len as u64, executable: false }, piece, tracker)
     }
 
+    /// A file of any name.
+    pub(crate) fn named(name: &str, len: usize, piece: u32) -> Self {
+        let files = vec![(PathBuf::from(name), bytes(len, 1))];
+        Self::new(name, files, Content::File { len: len as u64, executable: false }, piece, None)
+    }
+
     /// A folder `set` with files of many sizes: mapped, not mapped, empty, of one byte, nested, not ASCII.
     pub(crate) fn folder(piece: u32, tracker: Option<&str>) -> Self {
         let sizes = [

@@ -1,5 +1,6 @@
 //! The binary under test, and a seeder for it in the test's own process.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -16,9 +17,14 @@ pub(crate) struct Ropewalk(Process);
 impl Ropewalk {
     /// `ropewalk get`: downloads from one peer into `dir`.
     pub(crate) fn get(payload: &Payload, dir: &Path, peer: SocketAddr) -> Self {
+        Self::get_with(payload, dir, peer, &[])
+    }
+
+    /// As [`get`](Self::get), with more options.
+    pub(crate) fn get_with(payload: &Payload, dir: &Path, peer: SocketAddr, more: &[&OsStr]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ropewalk"));
         command.arg("get").arg(payload.torrent()).arg("-o").arg(dir).args(["--peer", &peer.to_string()]);
-        Self::start(&mut command)
+        Self::start(command.args(more))
     }
 
     /// `ropewalk seed`: also the port that it listens on.
