@@ -6,6 +6,7 @@ mod rig;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rig::payload::Payload;
 use rig::ropewalk::{Ropewalk, Said, seeder};
@@ -64,6 +65,43 @@ fn a_download_that_is_killed_after_its_journal_was_written_hashes_only_what_came
     assert_eq!(said.code, Some(0), "{}", said.said);
     recorded.assert_kept(&said, &payload.metainfo);
     payload.assert_in(&dir);
+    session.shutdown();
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_no_more_than_the_last_interval_of_the_journal() {
+    /// The time between two records, and what the first needs to reach a busy disk.
+    const INTERVAL: Duration = Duration::from_secs(5 + 3);
+    let payload = Payload::single(60_000_000, PIECE, None);
+    let (session, seed, addr) = seeder(&payload, Some(3_000_000));
+    let dir = payload.empty_folder("out");
+    let mut get = Ropewalk::get(&payload, &dir, addr);
+    // Where it was when: said once a second.
+    let mut progress = Vec::new();
+    let moment = Duration::from_millis(fastrand::u64(11_000..15_000));
+    let began = Instant::now();
+    while began.elapsed() < moment {
+        progress.push((get.wait_for("progress")["done"].as_u64().unwrap(), Instant::now()));
+    }
+    let killed = Instant::now();
+    get.kill();
+    // So much would be left even if the machine had gone down with it.
+    let recorded = Recorded::read(&dir, &payload.metainfo);
+    let earlier = progress.iter().rfind(|(_, at)| killed - *at > INTERVAL).map_or(0, |(done, _)| *done);
+    let durable = u64::from(recorded.durable) * u64::from(PIECE);
+    assert!(
+        earlier > 0 && durable >= earlier,
+        "{durable} bytes durable of {earlier} that were there {INTERVAL:?} before"
+    );
+
+    session.set_limits(ropewalk::RateLimits::default());
+    let said = Ropewalk::get(&payload, &dir, addr).end();
+    assert_eq!(said.code, Some(0), "{}", said.said);
+    recorded.assert_kept(&said, &payload.metainfo);
+    payload.assert_in(&dir);
+    // The process alone has died, and what it stored after the record is found by hashing.
+    let sent = seed.stats().uploaded;
+    assert!(sent <= payload.len() + LOST_PER_KILL, "{sent} of {} bytes sent", payload.len());
     session.shutdown();
 }
 

@@ -59,6 +59,22 @@ fn a_disk_that_fills_up_makes_the_torrent_wait_until_there_is_room() {
 }
 
 #[test]
+fn a_download_larger_than_the_memory_for_pieces_keeps_memory_flat() {
+    const LEN: u64 = 128 << 20;
+    let payload = Payload::single(LEN as usize, 1 << 20, None);
+    let (session, _seed, addr) = seeder(&payload, Some(40 << 20));
+    let dir = payload.empty_folder("out");
+    let mut get = Ropewalk::get(&payload, &dir, addr);
+    get.wait_until("most of it", |event| event["done"].as_u64().is_some_and(|done| done > LEN * 7 / 8));
+    // 64 MiB at most are in flight. What is stored is not to count, however much that is.
+    let peak = get.peak_resident();
+    assert!(peak < LEN * 3 / 4, "{peak} bytes resident");
+    let said = get.end();
+    assert_eq!(said.code, Some(0), "{}", said.said);
+    session.shutdown();
+}
+
+#[test]
 fn a_read_only_disk_is_named() {
     let Some(disk) = Disk::new(16 << 20) else { return };
     let payload = Payload::folder(PIECE, None);

@@ -160,18 +160,44 @@ pub(super) fn allocate(file: &File, len: u64) -> io::Result<bool> {
     }
 }
 
-/// Starts writing the dirty pages of a range to the disk and does not wait for it (`msync(MS_ASYNC)` does nothing on
-/// Linux). A hint: errors are met by the next sync.
-pub(super) fn start_writeback(file: &File, range: Range<u64>) {
+/// Starts writing the dirty pages of a range to the disk (`msync(MS_ASYNC)` does nothing on Linux). May wait where the
+/// disk's queue is full.
+pub(super) fn write(file: &File, range: Range<u64>) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    {
-        use std::os::fd::AsRawFd;
-        let (Ok(start), Ok(len)) = (i64::try_from(range.start), i64::try_from(range.end - range.start)) else { return };
-        // SAFETY: a plain system call on a descriptor that `file` holds open; it touches no memory of this process.
-        unsafe { libc::sync_file_range(file.as_raw_fd(), start, len, libc::SYNC_FILE_RANGE_WRITE) };
-    }
+    return sync_range(file, range, libc::SYNC_FILE_RANGE_WRITE);
     #[cfg(not(target_os = "linux"))]
-    let _ = (file, range);
+    {
+        let _ = (file, range);
+        Ok(())
+    }
+}
+
+/// Waits for the dirty pages of a range whose writing was started. They are not durable yet: that takes a sync.
+pub(super) fn wait_for_writing(file: &File, range: Range<u64>) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    return sync_range(file, range, libc::SYNC_FILE_RANGE_WAIT_BEFORE);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = range;
+        file.sync_data()
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn sync_range(file: &File, range: Range<u64>, flags: libc::c_uint) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let offset = |value| i64::try_from(value).map_err(|_| io::ErrorKind::InvalidInput);
+    let (start, len) = (offset(range.start)?, offset(range.end - range.start)?);
+    // SAFETY: a plain system call on a descriptor that `file` holds open; it touches no memory of this process.
+    if unsafe { libc::sync_file_range(file.as_raw_fd(), start, len, flags) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // A file system without it loses only the early start.
+        Some(libc::ENOSYS | libc::EINVAL | libc::ESPIPE) => Ok(()),
+        _ => Err(error),
+    }
 }
 
 /// The SIGBUS guard: a page of a mapping whose file was cut off becomes a page of zeros and its map is marked, instead
@@ -343,6 +369,19 @@ mod guard {
         #[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]
         return unsafe { libc::__errno() };
     }
+}
+
+/// How many bytes of a file are in memory only; `None` where the kernel does not say (before Linux 6.5).
+#[cfg(all(test, target_os = "linux"))]
+pub(super) fn dirty_bytes(file: &File) -> Option<u64> {
+    use std::os::fd::AsRawFd;
+    // The same number everywhere.
+    const CACHESTAT: libc::c_long = 451;
+    // Offset and length, 0 for all of it; pages in the cache, dirty, being written, evicted, recently evicted.
+    let (range, mut found) = ([0u64; 2], [0u64; 5]);
+    // SAFETY: a plain system call; both arrays have the size and alignment of its structures and outlive it.
+    let result = unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), range.as_ptr(), found.as_mut_ptr(), 0) };
+    (result == 0).then(|| found[1] * rustix::param::page_size() as u64)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! - [`files`]: opening below the download folder without following links; the few descriptors in use.
 //! - [`parts`]: bytes of skipped files that wanted pieces brought along.
 //! - [`lent`]: bytes on their way to a socket.
+//! - [`writeback`]: the way of stored bytes to the disk.
 //! - [`resume`]: the journal that makes a restart quick.
 //! - [`check`]: hashing what is there, with every core.
 //!
@@ -26,10 +27,10 @@ pub(crate) mod resume;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod writeback;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,16 +48,13 @@ use self::lent::Ledger;
 pub(crate) use self::lent::Lent;
 use self::map::Map;
 use self::parts::Parts;
+use self::writeback::Writeback;
 
 /// The length from which a file is mapped, in bytes; a map costs more than it saves below, and there are only so many.
 const MAPPED_FROM: u64 = 640 * 1024;
 
 /// How many files of one torrent are mapped at a time.
 const MOST_MAPS: usize = 256;
-
-/// From how many files on one `syncfs` is quicker than an `fdatasync` for each.
-#[cfg(target_os = "linux")]
-const SYNC_WHOLE_FROM: usize = 64;
 
 /// How a torrent's files are kept.
 #[derive(Clone, Debug)]
@@ -103,8 +101,10 @@ pub(crate) struct Storage {
     open: Mutex<Recent<File>>,
     /// Mappings in use. Any thread; not held while mapping.
     maps: Mutex<Recent<Map>>,
-    /// What changed since it was last synced or recorded. Filled by the workers, emptied by the owner.
-    written: Mutex<Written>,
+    /// What the journal has not looked at yet. Filled by the workers, emptied by the store thread.
+    changed: Mutex<Changed>,
+    /// What is not on the disk yet.
+    writeback: Writeback,
     ledger: Arc<Ledger>,
 }
 
@@ -141,18 +141,10 @@ enum Place {
     Aside,
 }
 
-/// What changed since last time.
+/// What changed since the last record of the journal.
 #[derive(Debug, Default)]
-struct Written {
-    /// Files with bytes that may not be on the disk.
-    unsynced: BTreeSet<u32>,
-    /// The ranges whose writeback was not started yet.
-    unstarted: HashMap<u32, Range<u64>>,
-    /// Folders with new entries.
-    folders: BTreeSet<PathBuf>,
-    /// Whether the parts file was written.
-    parts: bool,
-    /// Files to look at again for the journal.
+struct Changed {
+    /// Files to look at again.
     restamp: BTreeSet<u32>,
     /// The journal's stamps as of last time.
     stamps: Stamps,
@@ -201,7 +193,8 @@ impl Storage {
             files: files.collect(),
             open: Mutex::new(Recent::new(max_open_files)),
             maps: Mutex::new(Recent::new(MOST_MAPS)),
-            written: Mutex::new(Written { stamps: stamps.clone(), ..Written::default() }),
+            changed: Mutex::new(Changed { stamps: stamps.clone(), ..Changed::default() }),
+            writeback: Writeback::default(),
             ledger: Arc::default(),
             parts: Mutex::new(parts),
             found: stamps,
@@ -239,25 +232,25 @@ impl Storage {
 
     /// Lengths and times of all files now, for the journal. Looks only at those written since the last call.
     pub(crate) fn stamps(&self) -> Result<Stamps, StorageError> {
-        let files = std::mem::take(&mut self.written.lock().restamp);
+        let files = std::mem::take(&mut self.changed.lock().restamp);
         let mut walk = Walk::new(&self.root);
         let mut fresh = Vec::with_capacity(files.len());
         for &file in &files {
             match walk.find(self.layout.files()[file as usize].path()) {
                 Ok(there) => fresh.push((file, there.map(|there| there.stamp))),
                 Err(error) => {
-                    self.written.lock().restamp.extend(files);
+                    self.changed.lock().restamp.extend(files);
                     return Err(error);
                 }
             }
         }
         let parts = self.parts.lock().stamp();
-        let mut written = self.written.lock();
+        let mut changed = self.changed.lock();
         for (file, stamp) in fresh {
-            written.stamps.files[file as usize] = stamp;
+            changed.stamps.files[file as usize] = stamp;
         }
-        written.stamps.parts = parts;
-        Ok(written.stamps.clone())
+        changed.stamps.parts = parts;
+        Ok(changed.stamps.clone())
     }
 
     /// Bytes that are free where the files are.
@@ -292,53 +285,6 @@ impl Storage {
         Ok(())
     }
 
-    /// Makes durable what was stored before this call: after it, those pieces survive a crash of the machine.
-    pub(crate) fn sync(&self) -> Result<(), StorageError> {
-        let (files, folders, parts) = {
-            let mut written = self.written.lock();
-            let folders = std::mem::take(&mut written.folders);
-            (std::mem::take(&mut written.unsynced), folders, std::mem::take(&mut written.parts))
-        };
-        let result = self.sync_files(&files, &folders).and_then(|()| match parts {
-            true => self.parts.lock().sync(),
-            false => Ok(()),
-        });
-        if result.is_err() {
-            let mut written = self.written.lock();
-            written.unsynced.extend(files);
-            written.folders.extend(folders);
-            written.parts |= parts;
-        }
-        result
-    }
-
-    /// Says that what is there of these pieces may not be on the disk, as after a process that was killed or did not wait
-    /// for it: the next [`sync`](Self::sync) sees to it.
-    pub(crate) fn distrust(&self, pieces: impl Iterator<Item = u32>) {
-        let pieces = pieces.filter_map(|piece| self.layout.piece(piece));
-        let segments = pieces.flat_map(|piece| self.layout.segments(self.layout.whole(piece)));
-        let files: BTreeSet<_> = segments.map(|segment| segment.file).collect();
-        let mut written = self.written.lock();
-        for file in files {
-            match self.place(file) {
-                Place::Here => drop(written.unsynced.insert(file.get())),
-                Place::Aside => written.parts = true,
-                Place::Nowhere | Place::Later => {}
-            }
-        }
-    }
-
-    /// Starts writing to the disk what was stored since the last call, without waiting, so that dirty pages do not pile
-    /// up into a stall. To be called every few seconds or dozens of MiB.
-    pub(crate) fn start_writeback(&self) {
-        let ranges = std::mem::take(&mut self.written.lock().unstarted);
-        for (file, range) in ranges {
-            if let Some(Ok(file)) = self.layout.file_index(file).map(|file| self.descriptor(file)) {
-                map::start_writeback(&file, range);
-            }
-        }
-    }
-
     /// To be called when a file is complete: makes it executable if the metainfo says so (BEP 47 attribute `x`), for
     /// those who may read it.
     pub(crate) fn finish_file(&self, file: FileIndex) -> Result<(), StorageError> {
@@ -369,7 +315,8 @@ impl Storage {
         for folder in folders.iter().rev().filter(|folder| !folder.as_os_str().is_empty()) {
             self.root.remove_folder(folder);
         }
-        *self.written.lock() = Written::default();
+        *self.changed.lock() = Changed::default();
+        self.writeback.forget();
         result
     }
 
@@ -437,10 +384,8 @@ impl Storage {
         };
         allocate().map_err(|error| StorageError::new(&self.path(index), entry.len(), error))?;
         state.full.store(true, Ordering::Relaxed);
-        let mut written = self.written.lock();
-        written.unsynced.insert(index.get());
-        written.restamp.insert(index.get());
-        written.folders.extend(ancestors(entry.path()));
+        self.changed.lock().restamp.insert(index.get());
+        self.writeback.note_made(index.get(), ancestors(entry.path()));
         Ok(())
     }
 
@@ -464,22 +409,6 @@ impl Storage {
             })?;
         }
         Ok(())
-    }
-
-    fn sync_files(&self, files: &BTreeSet<u32>, folders: &BTreeSet<PathBuf>) -> Result<(), StorageError> {
-        #[cfg(target_os = "linux")]
-        if files.len() >= SYNC_WHOLE_FROM {
-            return rustix::fs::syncfs(self.root.folder())
-                .map_err(|error| StorageError::new(self.root.path(), 0, error.into()));
-        }
-        for file in files.iter().filter_map(|&file| self.layout.file_index(file)) {
-            // Empty files have only an entry in their folder.
-            if !self.layout.file(file).is_empty() {
-                let result = self.descriptor(file)?.sync_data();
-                result.map_err(|error| StorageError::new(&self.path(file), 0, error))?;
-            }
-        }
-        folders.iter().try_for_each(|folder| self.root.sync_folder(folder))
     }
 
     /// Whether this is a file without bytes that is to be created. Links (BEP 47) are not: untrusted metainfo does not

@@ -136,7 +136,7 @@ proptest! {
                 case.store(&storage, piece).unwrap();
             }
             pieces.iter().for_each(|&piece| case.assert_reads(&storage, piece));
-            storage.start_writeback();
+            storage.write_back();
             storage.sync().unwrap();
             for number in layout.file_indices() {
                 let path = storage.path(number);
@@ -359,6 +359,29 @@ fn storing_and_lending_keep_little_in_memory() {
         }
     }
     assert!(most > 0 && most < 6 * 1024, "{most} KiB while lending");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_piles_up_is_written_to_the_disk_before_anybody_syncs() {
+    let case = Case::new(layout_of(&[(24 << 20, false)], 1 << 18));
+    let folder = folders().swap_remove(0);
+    let storage = Storage::open(case.layout.clone(), folder.path(), options(folder.path(), Way::Auto)).unwrap();
+    let mut written = 0;
+    for piece in case.layout.pieces() {
+        case.store(&storage, piece).unwrap();
+        while storage.writeback_due().try_recv().is_ok() {
+            storage.write_back();
+            written += 1;
+        }
+    }
+    assert!(written > 0);
+    let there = std::fs::File::open(storage.path(file(&case.layout, 0))).unwrap();
+    // What did not suffice to begin again.
+    let dirty = super::map::dirty_bytes(&there).unwrap_or_default();
+    assert!(dirty <= 8 << 20, "{dirty} bytes are in memory only after {written} batches");
+    storage.sync().unwrap();
+    assert_eq!(super::map::dirty_bytes(&there).unwrap_or_default(), 0);
 }
 
 #[test]

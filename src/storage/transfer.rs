@@ -19,8 +19,9 @@ const STORE_STEP: u64 = 1024 * 1024;
 
 impl Storage {
     /// Stores a piece. Its bytes are in the page cache afterwards (they survive the process, not yet the machine). After
-    /// an error part of it may be stored; storing it again is fine.
+    /// an error part of it may be stored; storing it again is fine. Waits a moment where the disk is far behind.
     pub(crate) fn write_piece<B: AsRef<[u8]>>(&self, piece: &VerifiedPiece<B>) -> Result<(), StorageError> {
+        self.writeback.wait_for_room();
         let mut bytes = Bytes::new(piece.blocks());
         for segment in self.layout.segments(self.layout.whole(piece.piece())) {
             self.write_segment(segment, &mut bytes)?;
@@ -106,7 +107,8 @@ impl Storage {
                 Place::Nowhere => bytes.take(len).for_each(drop),
                 Place::Here => {
                     self.write_here(segment, bytes)?;
-                    self.note_written(segment);
+                    self.changed.lock().restamp.insert(segment.file.get());
+                    self.writeback.note(segment);
                 }
                 place => {
                     let mut parts = self.parts.lock();
@@ -119,7 +121,7 @@ impl Storage {
                         _ => {
                             let offset = self.layout.file(segment.file).offset() + segment.offset;
                             parts.write(offset, bytes.take(len), len)?;
-                            self.written.lock().parts = true;
+                            self.writeback.note_parts();
                             return Ok(());
                         }
                     }
@@ -224,18 +226,6 @@ impl Storage {
         let open = self.open.lock().forget(file.get());
         drop((map, open));
         StorageError::Vanished { path: self.path(file) }
-    }
-
-    /// After the bytes are in the page cache and before the piece is announced, so that a sync that follows the
-    /// announcement covers them.
-    fn note_written(&self, segment: Segment) {
-        let (file, start) = (segment.file.get(), segment.offset);
-        let end = start + u64::from(segment.len);
-        let mut written = self.written.lock();
-        written.unsynced.insert(file);
-        written.restamp.insert(file);
-        let range = written.unstarted.entry(file).or_insert(start..end);
-        *range = range.start.min(start)..range.end.max(end);
     }
 }
 

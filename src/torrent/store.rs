@@ -1,13 +1,14 @@
 //! The store thread of a torrent: opens its files, checks what is there, and keeps the journal.
 //!
 //! It owns the journal and does whatever may take long on a disk, so that the owner never waits for one. Jobs come in
-//! order through a bounded channel; what came of them goes to the owner's inbox.
+//! order through a bounded channel; what came of them goes to the owner's inbox. Between jobs it writes stored bytes to
+//! the disk when they pile up.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 
 use super::handle::{Data, Event, Shared, State};
 use super::inbox::{Inbox, StoreFact};
@@ -109,34 +110,46 @@ pub(super) fn start(
 
 impl Store {
     fn run(mut self, queue: &Receiver<Job>) {
-        for job in queue {
-            let prepared = if let Job::Want(file, true) = job { Some(file) } else { None };
-            let result = match job {
-                Job::Open { number, check, wanted } => self.open(number, check, wanted),
-                Job::Want(file, wanted) => self.want(file, wanted),
-                Job::Retry => self.retry(),
-                Job::Finish(file) => self.with(|storage| storage.finish_file(file)),
-                Job::Record(record) => {
-                    self.record(&record);
-                    self.tell(StoreFact::Recorded { synced: record.moment == Moment::Underway });
-                    Ok(())
-                }
-                Job::Alive => {
-                    touch(&self.journal_path());
-                    Ok(())
-                }
-                Job::Remove(data) => self.remove(data),
-            };
-            if let Err(error) = result {
-                self.tell(StoreFact::Failed(error));
-            }
-            if let Some(file) = prepared {
-                self.tell(StoreFact::Prepared(file));
+        let idle = never();
+        loop {
+            let due = self.storage.as_deref().map_or(&idle, Storage::writeback_due);
+            select! {
+                recv(queue) -> job => match job {
+                    Ok(job) => self.act(job),
+                    Err(_) => break,
+                },
+                recv(due) -> _ => self.storage.iter().for_each(|storage| storage.write_back()),
             }
         }
         // The owner has let go of us, and the files are as they will stay: this is the end of the torrent.
         self.shared.publish_state(State::Stopped);
         self.shared.tell(&Event::State(State::Stopped));
+    }
+
+    fn act(&mut self, job: Job) {
+        let prepared = if let Job::Want(file, true) = job { Some(file) } else { None };
+        let result = match job {
+            Job::Open { number, check, wanted } => self.open(number, check, wanted),
+            Job::Want(file, wanted) => self.want(file, wanted),
+            Job::Retry => self.retry(),
+            Job::Finish(file) => self.with(|storage| storage.finish_file(file)),
+            Job::Record(record) => {
+                self.record(&record);
+                self.tell(StoreFact::Recorded { synced: record.moment == Moment::Underway });
+                Ok(())
+            }
+            Job::Alive => {
+                touch(&self.journal_path());
+                Ok(())
+            }
+            Job::Remove(data) => self.remove(data),
+        };
+        if let Err(error) = result {
+            self.tell(StoreFact::Failed(error));
+        }
+        if let Some(file) = prepared {
+            self.tell(StoreFact::Prepared(file));
+        }
     }
 
     fn tell(&self, fact: StoreFact) {
@@ -262,7 +275,6 @@ impl Store {
         if self.read_only {
             return;
         }
-        storage.start_writeback();
         if record.moment == Moment::Underway {
             match storage.sync() {
                 Ok(()) => journal.durable.clone_from(&record.have),

@@ -35,6 +35,13 @@ impl Process {
         Self { name, child, lines, heard: Vec::new() }
     }
 
+    /// The most memory that it had resident so far, in bytes; 0 where the system does not say.
+    pub(crate) fn peak_resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let kib = |line: &str| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<u64>().ok();
+        status.lines().find_map(kib).unwrap_or(0) * 1024
+    }
+
     /// The next line that contains `what`.
     pub(crate) fn wait_for(&mut self, what: &str) -> String {
         self.wait_until(what, |line| line.contains(what).then(|| line.to_owned()))

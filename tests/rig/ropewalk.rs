@@ -55,6 +55,11 @@ impl Ropewalk {
         self.0.wait_until(what, |line| event(line).filter(&is_it))
     }
 
+    /// The most memory that it had resident so far, in bytes; 0 where the system does not say.
+    pub(crate) fn peak_resident(&self) -> u64 {
+        self.0.peak_resident()
+    }
+
     /// Kills it with SIGKILL, and gives what it had said.
     pub(crate) fn kill(self) -> Said {
         Said { code: None, said: self.0.kill() }
