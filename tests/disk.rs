@@ -59,6 +59,24 @@ fn a_disk_that_fills_up_makes_the_torrent_wait_until_there_is_room() {
 }
 
 #[test]
+fn a_large_file_in_memory_that_fills_up_waits_until_there_is_room_too() {
+    let Some(disk) = Disk::new(16 << 20) else { return };
+    // It is mapped, and not allocated in advance where the disk is memory.
+    let payload = Payload::single(12_000_000, PIECE, None);
+    let (session, _seed, addr) = seeder(&payload, Some(2_000_000));
+    let mut get = Ropewalk::get(&payload, disk.path(), addr);
+    get.wait_until("some bytes", |event| event["done"].as_u64().is_some_and(|done| done > 0));
+    let filler = disk.fill();
+    let waiting = get.wait_until("waiting", |event| event["state"] == "waiting");
+    assert!(waiting["why"].as_str().unwrap().contains("disk full"), "{waiting}");
+    std::fs::remove_file(filler).unwrap();
+    let said = get.end();
+    assert_eq!(said.code, Some(0), "{}", said.said);
+    payload.assert_in(disk.path());
+    session.shutdown();
+}
+
+#[test]
 fn a_download_larger_than_the_memory_for_pieces_keeps_memory_flat() {
     const LEN: u64 = 128 << 20;
     let payload = Payload::single(LEN as usize, 1 << 20, None);

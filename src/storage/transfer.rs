@@ -4,7 +4,7 @@
 //! refuses to extend a file that someone cut off: that would turn lost bytes into zeros that look like a file.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSlice};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +16,9 @@ use crate::metainfo::{Block, FileIndex, Segment};
 
 /// How much of a mapping is resident at a time while a piece is stored, in bytes.
 const STORE_STEP: u64 = 1024 * 1024;
+
+/// How many slices one `pwritev` takes (`IOV_MAX`).
+const MOST_SLICES: usize = 1024;
 
 impl Storage {
     /// Stores a piece. Its bytes are in the page cache afterwards (they survive the process, not yet the machine). After
@@ -171,9 +174,19 @@ impl Storage {
             return Err(self.vanished(segment.file));
         }
         let mut at = segment.offset;
-        for part in bytes.take(u64::from(segment.len)) {
-            file.write_all_at(part, at).map_err(fail)?;
-            at += part.len() as u64;
+        let mut parts: Vec<_> = bytes.take(u64::from(segment.len)).map(IoSlice::new).collect();
+        let mut rest = parts.as_mut_slice();
+        while !rest.is_empty() {
+            let some = &rest[..rest.len().min(MOST_SLICES)];
+            match rustix::io::pwritev(&*file, some, at) {
+                Ok(0) => return Err(fail(ErrorKind::WriteZero.into())),
+                Ok(written) => {
+                    at += written as u64;
+                    IoSlice::advance_slices(&mut rest, written);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(fail(error.into())),
+            }
         }
         Ok(())
     }
