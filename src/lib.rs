@@ -62,6 +62,13 @@
 //! | [`Session`] | the port, the limits, the registry | |
 //! | [`create`](mod@create), [`verify`](mod@verify), [`tracker`] | jobs around the engine | |
 //!
+//! # Why it is slow
+//!
+//! [`Torrent::explain`] says where the time went, per peer and in sums, as numbers and in words: a connection is always at
+//! exactly one [`Activity`], such as waiting to be unchoked, for blocks, for a limit or for the verify workers. The account
+//! is kept under a lock that is taken anyway and with a time that is at hand anyway, and changes only when what is waited
+//! for does.
+//!
 //! # What is stored
 //!
 //! Beside the files, in `.ropewalk` below the download folder (or in [`Config::state_dir`]): `HASH.resume`, the journal, and
@@ -98,7 +105,11 @@ pub use config::{
 pub use discovery::{TrackerState, TrackerStatus};
 pub use download::{DownloadError, download};
 pub use metainfo::{InfoHash, Metainfo};
+pub use peer::{Activity, Times};
 pub use policy::{Priority, Reciprocity};
 pub use session::{AddError, Session, SessionError};
 pub use storage::StorageError;
-pub use torrent::{CancelRead, Data, Ended, Event, Failure, FileReader, OpenError, PeerStats, State, Stats, Torrent};
+pub use torrent::{
+    CancelRead, Data, Ended, Event, Explanation, Failure, FileReader, OpenError, PeerStats, PeerTimes, State, Stats,
+    Torrent,
+};

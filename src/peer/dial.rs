@@ -10,11 +10,15 @@ use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 use socket2::Socket;
 
+use super::clock::{Processor, Tally};
 use super::{Context, Fact, Link, Outbox, PeerError, PeerKey, Pipeline, Roster, WORK, reader, writer};
 use crate::crew::Crew;
 use crate::metainfo::InfoHash;
 use crate::net::{Closer, Stream};
 use crate::wire::handshake::{Handshake, HandshakeHead, PeerId, Reserved};
+
+/// How often a reader notes its processor time while it receives.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// A caller whose handshake named a torrent, ready to be taken in by that torrent.
 pub(crate) struct Incoming {
@@ -148,6 +152,8 @@ fn live(key: PeerKey, caller: Incoming, incoming: bool, context: Arc<Context>, r
         reserved: caller.reserved,
         pipeline: Mutex::new(Pipeline::new(key, now)),
         traffic: Arc::default(),
+        sender: Tally::default(),
+        processor: Processor::new(LOOK, now),
         heard: AtomicU64::new(0),
         born: now,
         outbox: Outbox::default(),
@@ -172,7 +178,8 @@ fn live(key: PeerKey, caller: Incoming, incoming: bool, context: Arc<Context>, r
     link.close();
     caller.stream.close();
     roster.links.write().remove(&key);
-    link.pipeline.lock().end();
+    link.processor.note_now();
+    link.pipeline.lock().end(Instant::now());
     link.outbox.close();
     (context.facts)(Fact::Gone { key, why });
 }

@@ -12,6 +12,7 @@
 //! ```
 
 mod buffer;
+mod clock;
 mod dial;
 mod input;
 mod outbox;
@@ -39,10 +40,12 @@ use crate::wire::handshake::{PeerId, Reserved};
 use crate::wire::message::WireError;
 
 pub(crate) use buffer::{Buffer, BufferPool};
+pub(crate) use clock::{Account, Processor, Tally};
+pub use clock::{Activity, Times};
 pub(crate) use dial::{Incoming, dial, greet};
 use outbox::Outbox;
 pub(crate) use piece::{Contents, PieceInFlight};
-pub(crate) use pipeline::{Again, Pipeline, Work};
+pub(crate) use pipeline::{Again, Interest, Pipeline, Work};
 pub(crate) use valve::Valve;
 
 /// The stack of a peer's threads: nothing here recurses, and bencode is read with a depth limit.
@@ -77,6 +80,8 @@ pub(crate) struct Context {
     pub(crate) down: [Arc<Valve>; 2],
     pub(crate) up: [Arc<Valve>; 2],
     pub(crate) traffic: Arc<Traffic>,
+    /// What the verify workers do for this torrent.
+    pub(crate) workers: Arc<Tally>,
     pub(crate) timeouts: Timeouts,
     pub(crate) bind: Option<std::net::IpAddr>,
 }
@@ -141,6 +146,10 @@ pub(crate) struct Link {
     pub(crate) pipeline: Mutex<Pipeline>,
     /// Looked at by handles of the torrent, too.
     pub(crate) traffic: Arc<Traffic>,
+    /// What the writer does.
+    sender: Tally,
+    /// The processor time of the reader.
+    processor: Processor,
     /// Milliseconds from `born` to the last bytes received.
     heard: AtomicU64,
     born: Instant,
@@ -288,6 +297,18 @@ impl Link {
     /// Ends the connection; a [`Fact::Gone`] follows.
     pub(crate) fn close(&self) {
         self.closer.close();
+    }
+
+    /// Where the time of the connection went up to now, what it is at, and where the writer's went.
+    pub(crate) fn times(&self, now: Instant) -> (Times, Activity, Times) {
+        let (mut connection, current) = {
+            let pipeline = self.pipeline.lock();
+            (pipeline.account().times(now), pipeline.account().current())
+        };
+        self.processor.split(&mut connection);
+        let mut sender = self.sender.times();
+        sender.add(Activity::Idle, connection.total().saturating_sub(sender.total()));
+        (connection, current, sender)
     }
 
     /// How long nothing has come from the peer.

@@ -11,6 +11,7 @@ use crossbeam_channel::Receiver;
 
 use super::PeerKey;
 use super::buffer::Buffer;
+use super::clock::{Account, Activity};
 use super::piece::{Arrival, Pace, PieceInFlight};
 use crate::bits::Bits;
 use crate::metainfo::{Block, PieceIndex};
@@ -50,8 +51,14 @@ pub(crate) struct Pipeline {
     allowed_fast: Option<Bits>,
     /// When the peer last did what it was asked: the snub clock.
     last_progress: Instant,
-    /// Our own limits keep us from reading what it sends.
-    held: bool,
+    /// We ourselves keep from reading what it sends: [`Activity::Limit`] or [`Activity::VerifyQueue`].
+    held: Option<Activity>,
+    /// What the peer is to us.
+    interest: Interest,
+    /// Why there is no work, as the owner said last.
+    lack: Activity,
+    /// Where the time of the connection goes.
+    account: Account,
     /// The owner was told that this peer wants work and has not answered yet.
     hungry: bool,
     unasked: u32,
@@ -60,6 +67,17 @@ pub(crate) struct Pipeline {
     delivered: u64,
     /// The peer is gone: nothing is claimed for it any more, whatever still waits for it.
     ended: bool,
+}
+
+/// What a peer is to us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Interest {
+    /// It has pieces that are wanted.
+    Wanted,
+    /// It has none, or has not said yet.
+    Nothing,
+    /// Nothing is missing here.
+    Complete,
 }
 
 struct Asked {
@@ -98,7 +116,10 @@ impl Pipeline {
             choked: true,
             allowed_fast: None,
             last_progress: now,
-            held: false,
+            held: None,
+            interest: Interest::Nothing,
+            lack: Activity::Work,
+            account: Account::new(Activity::NothingWanted, now),
             hungry: false,
             unasked: 0,
             rejected: 0,
@@ -116,6 +137,7 @@ impl Pipeline {
         let mut refill = Refill::default();
         while let Ok(piece) = work.try_recv() {
             self.hungry = false;
+            self.lack = Activity::Work;
             self.queue.push_back(piece);
         }
         if self.ended || (self.choked && self.allowed_fast.is_none()) {
@@ -154,6 +176,7 @@ impl Pipeline {
             self.outstanding.extend(blocks.iter().map(|&block| Asked { piece: Arc::clone(&piece), block, at: now }));
         }
         refill.hungry_for = self.appetite();
+        self.note(now);
         refill
     }
 
@@ -186,6 +209,7 @@ impl Pipeline {
             }
         };
         self.delivered += 1;
+        self.note(now);
         Some(match asked.piece.arrive(self.key, block, data) {
             Arrival::Late => Delivered::Late,
             Arrival::Kept(others) => Delivered::Kept(others),
@@ -212,17 +236,18 @@ impl Pipeline {
     }
 
     /// The peer rejects a request (BEP 6). Says whether it was outstanding and how many were in a row.
-    pub(crate) fn reject(&mut self, block: Block) -> Option<u32> {
+    pub(crate) fn reject(&mut self, block: Block, now: Instant) -> Option<u32> {
         let at = self.position(block)?;
         let asked = self.outstanding.remove(at)?;
         asked.piece.release(self.key, asked.block);
         self.queue.retain(|work| work.piece.index() != block.piece);
         self.rejected += 1;
+        self.note(now);
         Some(self.rejected)
     }
 
     /// The peer choked us. Without the Fast extension every request is void now; with it each is answered or rejected.
-    pub(crate) fn choke(&mut self, fast: bool) {
+    pub(crate) fn choke(&mut self, fast: bool, now: Instant) {
         self.choked = true;
         self.queue.clear();
         self.hungry = false;
@@ -230,12 +255,14 @@ impl Pipeline {
         if !fast {
             self.give_up_all();
         }
+        self.note(now);
     }
 
     pub(crate) fn unchoke(&mut self, now: Instant) {
         self.choked = false;
         self.hungry = false;
         self.last_progress = now;
+        self.note(now);
     }
 
     /// The peer sends this piece even while it chokes us (BEP 6).
@@ -245,20 +272,22 @@ impl Pipeline {
 
     /// How long the peer has owed us a block beyond its usual time; `None` while it is in time.
     pub(crate) fn overdue(&self, now: Instant) -> Option<Duration> {
-        let oldest = self.outstanding.front().filter(|_| !self.held)?;
+        let oldest = self.outstanding.front().filter(|_| self.held.is_none())?;
         let silent = now.saturating_duration_since(self.last_progress.max(oldest.at));
         silent.checked_sub(self.window.patience())
     }
 
-    /// Our own limits keep us from reading: the snub clock stands.
-    pub(crate) fn hold(&mut self) {
-        self.held = true;
+    /// We ourselves keep from reading, for our limits or because the verify workers are behind: the snub clock stands.
+    pub(crate) fn hold(&mut self, why: Activity, now: Instant) {
+        self.held = Some(why);
+        self.note(now);
     }
 
     /// We read again.
     pub(crate) fn go_on(&mut self, now: Instant) {
-        self.held = false;
+        self.held = None;
         self.last_progress = now;
+        self.note(now);
     }
 
     /// The peer stalls: its claims go back for others, its window is one request until it sends again.
@@ -268,14 +297,48 @@ impl Pipeline {
         self.hungry = false;
         self.give_up_all();
         self.last_progress = now;
+        self.note(now);
     }
 
     /// The peer is gone: every claim goes back.
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn end(&mut self, now: Instant) {
         self.ended = true;
         self.queue.clear();
         self.give_up_all();
         self.late.clear();
+        self.account.close(now);
+    }
+
+    /// The owner knows what the peer is to us now.
+    pub(crate) fn set_interest(&mut self, interest: Interest, now: Instant) {
+        self.interest = interest;
+        self.note(now);
+    }
+
+    /// The owner found no work for the peer, for this reason.
+    pub(crate) fn starve(&mut self, lack: Activity, now: Instant) {
+        self.lack = lack;
+        self.note(now);
+    }
+
+    /// Where the time of the connection went.
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Keeps the account: after whatever may change what the connection waits for.
+    #[inline]
+    fn note(&mut self, now: Instant) {
+        let activity = match (self.held, self.interest) {
+            (_, Interest::Complete) => Activity::Seeding,
+            (Some(held), _) => held,
+            _ if !self.outstanding.is_empty() && self.window.is_snubbed() => Activity::Stalled,
+            _ if !self.outstanding.is_empty() => Activity::Blocks,
+            (_, Interest::Nothing) => Activity::NothingWanted,
+            _ if self.choked => Activity::Unchoke,
+            _ => self.lack,
+        };
+        self.account.switch(activity, now);
     }
 
     fn position(&self, block: Block) -> Option<usize> {

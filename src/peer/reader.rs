@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use crossbeam_channel::TrySendError;
+
+use super::clock::Activity;
 use super::input::Input;
 use super::pipeline::Delivered;
 use super::{Buffer, Context, Fact, FullPiece, LIMIT_LOOK, Link, Outgoing, PeerError, PeerKey, Said, Traffic};
@@ -135,6 +138,7 @@ impl Ear<'_> {
     fn arrived(&self, block: Block, buffer: Buffer) -> Result<usize, PeerError> {
         let now = Instant::now();
         self.link.hear(now);
+        self.link.processor.note(now);
         let (delivered, room, expected) = {
             let mut pipeline = self.link.pipeline.lock();
             (pipeline.arrived(block, buffer, now), pipeline.wants_refill(), pipeline.outstanding())
@@ -146,13 +150,27 @@ impl Ear<'_> {
             Some(Delivered::Kept(others)) => self.cancel(block, &others),
             Some(Delivered::Complete(piece, others)) => {
                 self.cancel(block, &others);
-                let full = FullPiece { piece, context: Arc::clone(self.context) };
-                self.context.verify.send(full).map_err(|_| PeerError::Stopped)?;
+                self.hand_over(FullPiece { piece, context: Arc::clone(self.context) })?;
             }
             Some(Delivered::Late) => self.waste(block.len),
             None => self.unasked(block)?,
         }
         Ok(expected)
+    }
+
+    /// Hands a piece to the verify workers, and waits where they are behind.
+    fn hand_over(&self, full: FullPiece) -> Result<(), PeerError> {
+        match self.context.verify.try_send(full) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Disconnected(_)) => Err(PeerError::Stopped),
+            Err(TrySendError::Full(full)) => {
+                // It is we who hold the peer up: that is no stall of its.
+                self.link.pipeline.lock().hold(Activity::VerifyQueue, Instant::now());
+                self.context.verify.send(full).map_err(|_| PeerError::Stopped)?;
+                self.link.pipeline.lock().go_on(Instant::now());
+                Ok(())
+            }
+        }
     }
 
     /// The peer sent a block that nobody asked for.
@@ -180,7 +198,7 @@ impl Ear<'_> {
             return Ok(());
         }
         // It is we who hold the peer up: that is no stall of its.
-        self.link.pipeline.lock().hold();
+        self.link.pipeline.lock().hold(Activity::Limit, now);
         let (until, changes) = (now + wait, Context::changes(valves));
         while Context::changes(valves) == changes {
             let left = until.saturating_duration_since(Instant::now());
@@ -251,7 +269,7 @@ impl Ear<'_> {
         }
         let mut pipeline = self.link.pipeline.lock();
         if choking {
-            pipeline.choke(self.link.fast());
+            pipeline.choke(self.link.fast(), Instant::now());
         } else {
             pipeline.unchoke(Instant::now());
         }
@@ -295,7 +313,7 @@ impl Ear<'_> {
     }
 
     fn rejected(&mut self, block: Block) -> Result<(), PeerError> {
-        let rejects = self.link.pipeline.lock().reject(block);
+        let rejects = self.link.pipeline.lock().reject(block, Instant::now());
         let choking = self.peer.choking != Some(false);
         match rejects {
             Some(REJECTS..) if !choking => Err(PeerError::Protocol("it rejects everything while it unchokes us")),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
+use super::clock::Activity;
 use super::{Context, Fact, LIMIT_LOOK, Link, Outgoing, PeerError, REQUEST_QUEUE, Traffic, Work};
 use crate::bits::Bits;
 use crate::metainfo::{Block, PieceIndex};
@@ -39,6 +40,7 @@ pub(super) fn run(link: &Link, context: &Arc<Context>, stream: Stream, work: &Re
         batch: 1,
         paid: 0,
         gate: None,
+        held: None,
         written: Instant::now(),
     };
     if let Err(error) = writer.run() {
@@ -71,6 +73,8 @@ struct Writer<'a> {
     paid: usize,
     /// When those may go, and the changes of the limits when that was decided.
     gate: Option<(Instant, u32)>,
+    /// Since when the limits hold them.
+    held: Option<Instant>,
     written: Instant,
 }
 
@@ -81,7 +85,8 @@ impl Writer<'_> {
             if self.link.closer.is_closed() {
                 return Err(PeerError::Stopped);
             }
-            if self.out.is_empty() && self.written.elapsed() >= self.context.timeouts.keep_alive {
+            let now = Instant::now();
+            if self.out.is_empty() && now.duration_since(self.written) >= self.context.timeouts.keep_alive {
                 Message::KeepAlive.encode_into(&mut self.out);
             }
             if !self.out.is_empty() {
@@ -89,6 +94,7 @@ impl Writer<'_> {
                 self.out.clear();
                 self.out.shrink_to(4096);
                 self.written = Instant::now();
+                self.link.sender.add(Activity::Sending, self.written.duration_since(now));
             }
             self.upload()?;
         }
@@ -210,20 +216,26 @@ impl Writer<'_> {
         }
         let blocks: Vec<Block> = self.uploads.drain(..self.paid.min(self.uploads.len())).collect();
         (self.paid, self.gate) = (0, None);
+        if let Some(since) = self.held {
+            self.link.sender.add(Activity::UploadLimit, now.saturating_duration_since(since));
+        }
         self.send(&blocks)?;
-        let took = now.elapsed();
-        self.batch = if took < QUICK { (self.batch * 2).min(BATCH) } else { (self.batch / 2).max(1) };
         self.written = Instant::now();
+        let took = self.written.duration_since(now);
+        self.link.sender.add(Activity::Sending, took);
+        self.batch = if took < QUICK { (self.batch * 2).min(BATCH) } else { (self.batch / 2).max(1) };
         Ok(())
     }
 
     /// Takes a share of the limits for the next batch: all of it at once where there is no limit, else block by block.
     fn pay(&mut self, now: Instant) {
+        self.held = None;
         for block in self.uploads.iter().take(self.batch) {
             let wait = self.context.up.iter().map(|valve| valve.take(u64::from(block.len), now)).max();
             self.paid += 1;
             if let Some(wait) = wait.filter(|wait| *wait > Duration::ZERO) {
                 self.gate = Some((now + wait, Context::changes(&self.context.up)));
+                self.held = Some(now);
                 return;
             }
         }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::explain::{Explanation, Ledger};
 use super::inbox::{Command, Inbox};
 use super::reader::{FileReader, OpenError};
 use crate::bits::Bits;
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) storage: RwLock<Option<Arc<Storage>>>,
     /// Payload in both directions.
     pub(crate) traffic: Arc<Traffic>,
+    /// Where the time goes.
+    pub(crate) ledger: Ledger,
     /// What readers wait for: one window of pieces each.
     pub(crate) windows: Mutex<Vec<(u64, std::ops::Range<u32>)>>,
     subscribers: Mutex<Vec<Sender<Event>>>,
@@ -300,6 +303,12 @@ impl Torrent {
         self.shared.snapshot().peers.iter().map(now).collect()
     }
 
+    /// Where the time of this download went so far, and what could be done about it. Peers that are gone are in the sums.
+    /// Costs a lock for each peer, and nothing while nobody asks; never waits for the network.
+    pub fn explain(&self) -> Explanation {
+        self.shared.ledger.explain(Instant::now())
+    }
+
     /// Its trackers.
     pub fn trackers(&self) -> Vec<TrackerStatus> {
         self.shared.snapshot().trackers.clone()
@@ -405,7 +414,7 @@ impl std::fmt::Debug for Torrent {
 }
 
 impl Shared {
-    pub(crate) fn new(metainfo: Metainfo, dir: PathBuf, inbox: Sender<Inbox>) -> Arc<Self> {
+    pub(crate) fn new(metainfo: Metainfo, dir: PathBuf, inbox: Sender<Inbox>, ledger: Ledger) -> Arc<Self> {
         let pieces = metainfo.layout().piece_count();
         let stats = Stats { pieces_total: pieces, ..Stats::default() };
         Arc::new(Self {
@@ -417,6 +426,7 @@ impl Shared {
             have: RwLock::new(Bits::new(pieces)),
             storage: RwLock::new(None),
             traffic: Arc::default(),
+            ledger,
             windows: Mutex::new(Vec::new()),
             subscribers: Mutex::new(Vec::new()),
             commands: AtomicUsize::new(0),

@@ -7,10 +7,12 @@
 //! - [`control`]: what an owner is told to do. [`peers`]: what it does about peers. [`giving`]: what it gives them.
 //!   [`work`]: who fetches what. [`status`]: ticks and snapshots.
 //! - [`desk`]: the pieces in flight. [`suspects`]: who lied. [`store`]: the thread that opens, checks and journals files.
+//! - [`explain`]: where the time went, [`words`]: the same in words.
 //! - [`verify`]: the workers between a full piece and the files.
 
 mod control;
 mod desk;
+mod explain;
 mod giving;
 mod handle;
 mod inbox;
@@ -20,6 +22,7 @@ mod status;
 mod store;
 mod suspects;
 pub(crate) mod verify;
+mod words;
 mod work;
 
 use std::collections::{HashMap, VecDeque};
@@ -36,16 +39,18 @@ use crate::crew::{Crew, NoThread};
 use crate::discovery::{Announcer, Tls, TrackerFact};
 use crate::metainfo::{FileIndex, Layout, Metainfo};
 use crate::net::Closer;
-use crate::peer::{BufferPool, Context, FullPiece, PeerKey, Roster, Timeouts, Traffic, Valve};
+use crate::peer::{Activity, BufferPool, Context, FullPiece, PeerKey, Roster, Timeouts, Traffic, Valve};
 use crate::policy::{AddressBook, Choker, DialLimits, Mode, Picker, RateMeter, SlotRule, Source, SuperSeeder};
 use crate::wire::handshake::PeerId;
 use desk::Desk;
+use explain::Ledger;
 use inbox::StoreFact;
 use peers::Peer;
 use store::{Job, Moment, Totals};
 use suspects::Suspects;
 
 pub(crate) use desk::Budget;
+pub use explain::{Explanation, PeerTimes};
 pub(crate) use handle::Shared;
 pub use handle::{Data, Ended, Event, Failure, PeerStats, State, Stats, Torrent};
 pub(crate) use inbox::{Admission, Command, INBOX, Inbox};
@@ -89,7 +94,8 @@ pub(crate) fn start(
     resources: Arc<Resources>,
 ) -> Result<Arc<Shared>, NoThread> {
     let (sender, inbox) = bounded(INBOX);
-    let shared = Shared::new(metainfo, options.dir.clone(), sender);
+    let ledger = Ledger::new(resources.config.resources.workers.max(1), resources.port, Instant::now());
+    let shared = Shared::new(metainfo, options.dir.clone(), sender, ledger);
     let hash8 = shared.metainfo.info_hash().to_string()[..8].to_owned();
     let jobs = store::start(&resources, &shared, &options, &hash8)?;
     let owner = Owner::new(Arc::clone(&shared), inbox, jobs, options, Arc::clone(&resources));
@@ -169,6 +175,8 @@ struct Owner {
     progress: (u64, u64),
     /// The pieces that readers wait for, first things first.
     urgent: Vec<u32>,
+    /// What the torrent as a whole is at, as the ledger knows.
+    situation: Activity,
     ended: Option<Ending>,
 }
 
@@ -233,6 +241,7 @@ impl Owner {
             measured: (0, 0),
             progress: (0, 0),
             urgent: Vec::new(),
+            situation: Activity::Files,
             ended: None,
             picker,
             shared,
@@ -257,6 +266,7 @@ impl Owner {
             }
             self.settle();
             let now = Instant::now();
+            self.keep_ledger(now);
             if now >= self.next_tick {
                 self.tick(now);
             }
@@ -343,6 +353,7 @@ impl Owner {
                     down: [Arc::clone(&resources.down), Arc::clone(&self.valves.0)],
                     up: [Arc::clone(&resources.up), Arc::clone(&self.valves.1)],
                     traffic: Arc::clone(&self.traffic),
+                    workers: Arc::clone(&self.shared.ledger.workers),
                     timeouts: Timeouts {
                         connect: resources.config.peers.connect_timeout,
                         handshake: resources.config.peers.handshake_timeout,
@@ -371,6 +382,7 @@ impl Owner {
         let announcer = self.announcer.take();
         // Nobody is dialled or admitted any more.
         self.phase = Phase::Paused;
+        self.keep_ledger(Instant::now());
         self.halt();
         let until = Instant::now() + grace;
         self.drain(grace);

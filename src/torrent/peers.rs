@@ -11,7 +11,8 @@ use crate::bits::Bits;
 use crate::metainfo::PieceIndex;
 use crate::net::Closer;
 use crate::peer::{
-    DONT_HAVE_ID, Fact, Link, Outgoing, PeerError, PeerKey, REQUEST_QUEUE, STACK, Said, Traffic, UPLOAD_ONLY_ID, dial,
+    DONT_HAVE_ID, Fact, Interest, Link, Outgoing, PeerError, PeerKey, REQUEST_QUEUE, STACK, Said, Traffic,
+    UPLOAD_ONLY_ID, dial,
 };
 use crate::policy::{RateMeter, Source};
 use crate::wire::extension::{Extension, ExtensionHandshake};
@@ -35,6 +36,8 @@ pub(super) struct Peer {
     pub(super) choking_us: bool,
     pub(super) interested_in_us: bool,
     pub(super) we_interested: bool,
+    /// What it was last known to be to us.
+    interest: Interest,
     /// Since when we answer its requests, and what it had been sent before.
     pub(super) unchoked: Option<(Instant, u64)>,
     pub(super) upload_only: bool,
@@ -66,6 +69,7 @@ impl Peer {
             choking_us: true,
             interested_in_us: false,
             we_interested: false,
+            interest: Interest::Nothing,
             unchoked: None,
             upload_only: false,
             upload_only_id: None,
@@ -228,7 +232,9 @@ impl Owner {
         log::debug!("{}: connected, {}", link.addr, link.peer_id.client_name());
         self.shared.tell(&Event::PeerConnected(link.addr));
         self.introduce(&link);
+        self.shared.ledger.joined(Arc::clone(&link));
         self.peers.insert(key, Peer::new(link, pieces));
+        self.set_interest(key);
         self.next_choke = self.next_choke.min(now + super::status::ROUND);
     }
 
@@ -374,6 +380,14 @@ impl Owner {
     fn set_interest(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let interested = !self.finished && self.picker.interesting(&peer.has);
+        let interest = match interested {
+            true => Interest::Wanted,
+            false if self.finished => Interest::Complete,
+            false => Interest::Nothing,
+        };
+        if std::mem::replace(&mut peer.interest, interest) != interest {
+            peer.link.pipeline.lock().set_interest(interest, Instant::now());
+        }
         if interested != peer.we_interested {
             let message = if interested { Outgoing::Interested } else { Outgoing::NotInterested };
             if peer.link.send(message) {
@@ -406,6 +420,7 @@ impl Owner {
         self.dialling.remove(&key);
         let Some(peer) = self.peers.remove(&key) else { return };
         let now = Instant::now();
+        self.shared.ledger.left(&peer.link, &peer.client, now);
         if self.departed.len() == DEPARTED {
             self.departed.pop_front();
         }

@@ -7,7 +7,8 @@ use super::handle::{PeerStats, Snapshot, Stats};
 use super::store::{Job, Moment, Totals};
 use super::{Owner, Phase, State};
 use crate::config::Priority;
-use crate::peer::{PeerKey, Traffic};
+use crate::discovery::TrackerState;
+use crate::peer::{Activity, PeerKey, Traffic};
 
 /// How often chokes are decided (BEP 3).
 pub(super) const ROUND: Duration = Duration::from_secs(10);
@@ -55,6 +56,35 @@ impl Owner {
         let endgame =
             matches!(self.phase, Phase::Running) && !self.finished && self.desk.len() > 0 && self.somebody_is_hungry();
         self.next_tick = now + if endgame { ENDGAME_TICK } else { TICK };
+    }
+
+    /// Tells the ledger when the torrent is at something else.
+    pub(super) fn keep_ledger(&mut self, now: Instant) {
+        let situation = self.situation();
+        if std::mem::replace(&mut self.situation, situation) != situation {
+            self.shared.ledger.switch(situation, now);
+        }
+    }
+
+    fn situation(&self) -> Activity {
+        match self.phase {
+            Phase::Opening | Phase::Checking(..) => Activity::Files,
+            Phase::Paused | Phase::Failed(_) => Activity::Paused,
+            Phase::Waiting(..) => Activity::DiskFull,
+            Phase::Running if self.finished => Activity::Seeding,
+            Phase::Running if !self.peers.is_empty() => Activity::Connected,
+            Phase::Running if !self.dialling.is_empty() => Activity::Dialling,
+            Phase::Running if self.a_tracker_is_asked() => Activity::Tracker,
+            Phase::Running => Activity::NoPeers,
+        }
+    }
+
+    /// Whether a tracker that has not answered yet may still bring peers.
+    fn a_tracker_is_asked(&self) -> bool {
+        let trackers = self.announcer.as_ref().map_or_else(Vec::new, |announcer| announcer.snapshot());
+        let any = |state| trackers.iter().any(|tracker| tracker.state == state);
+        let answered = any(TrackerState::Working) || any(TrackerState::Failed);
+        any(TrackerState::Announcing) || (any(TrackerState::Untried) && !answered)
     }
 
     fn somebody_is_hungry(&self) -> bool {

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::crew::{Crew, NoThread};
 use crate::hash::{Backend, VerifiedPiece, sha1_many};
-use crate::peer::{Audit, Buffer, Contents, Fact, FullPiece, PeerKey};
+use crate::peer::{Activity, Audit, Buffer, Contents, Fact, FullPiece, PeerKey, Processor};
 
 /// Whole pieces that wait for a worker. A peer whose piece finds no room waits; the in-flight budget bounds the bytes.
 const QUEUE: usize = 16;
@@ -21,6 +21,8 @@ const STACK: usize = 128 * 1024;
 
 /// How long a worker waits for pieces to hash side by side, at the most. Only where they come so quickly that this pays.
 const GATHER: Duration = Duration::from_millis(8);
+/// How often a worker notes its processor time.
+const LOOK: Duration = Duration::from_millis(100);
 /// How much the newest measure of the interval between pieces counts in the mean.
 const NEWEST: f64 = 0.3;
 
@@ -39,6 +41,7 @@ pub(crate) fn start(crew: &Crew, workers: usize) -> Result<Sender<FullPiece>, No
 
 /// Takes its turn at the intake, passes it on, and works.
 fn run(turn: &Receiver<Intake>, pass: &Sender<Intake>) {
+    let processor = Processor::new(LOOK, Instant::now());
     while let Ok(mut intake) = turn.recv() {
         let pieces = intake.gather();
         // Whoever is next finds the end too. There is one intake and room for it: this never waits.
@@ -46,7 +49,12 @@ fn run(turn: &Receiver<Intake>, pass: &Sender<Intake>) {
         if pieces.is_empty() {
             return;
         }
+        let (queued, workers) = (processor.queued(), pieces.first().map(|full| Arc::clone(&full.context.workers)));
         verify(pieces.into_iter());
+        processor.note(Instant::now());
+        if let Some(workers) = workers {
+            workers.add(Activity::Processor, processor.queued() - queued);
+        }
     }
 }
 
@@ -104,9 +112,18 @@ fn verify(pieces: impl Iterator<Item = FullPiece>) {
         let index = full.piece.index();
         (index, blocks, full.context.metainfo.piece_hash(index))
     });
+    let mut last = Instant::now();
     let results = VerifiedPiece::check_many(checks.collect());
+    // They were hashed side by side, each for a share of the time.
+    let hashing = last.elapsed() / taken.len().max(1) as u32;
+    last += hashing * taken.len() as u32;
     for (result, (full, senders)) in results.into_iter().zip(&taken) {
-        (full.context.facts)(settle(full, senders, result));
+        let fact = settle(full, senders, result);
+        let now = Instant::now();
+        full.context.workers.add(Activity::Hashing, hashing);
+        full.context.workers.add(Activity::Storing, now.saturating_duration_since(last));
+        last = now;
+        (full.context.facts)(fact);
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Owner, Phase};
 use crate::config::Priority;
 use crate::hash::Sha1Hash;
 use crate::metainfo::{BLOCK_LEN, PieceIndex};
-use crate::peer::{Again, Audit, PeerKey, PieceInFlight, Traffic, Work};
+use crate::peer::{Activity, Again, Audit, PeerKey, PieceInFlight, Traffic, Work};
 
 /// The least time that a peer is reckoned to need for a block, in the endgame: it keeps the noise of a quick path from
 /// being taken for slowness.
@@ -95,10 +95,12 @@ impl Owner {
             // asked for.
             given = self.give_overdue(key, again(if self.desk.has_room() { LEAST } else { FULL }));
         }
-        if given > 0
-            && let Some(peer) = self.peers.get_mut(&key)
-        {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if given > 0 {
             peer.hungry = None;
+        } else {
+            let lack = if self.desk.has_room() { Activity::Taken } else { Activity::Memory };
+            peer.link.pipeline.lock().starve(lack, Instant::now());
         }
     }
 

@@ -6,9 +6,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use proptest::prelude::{Strategy, prop_oneof};
 use proptest::{collection, proptest};
 
-use super::{Again, Delivered, Pipeline, Work};
+use super::{Again, Delivered, Interest, Pipeline, Work};
 use crate::metainfo::{BLOCK_LEN, Block, Content, Creation, Layout};
-use crate::peer::{BufferPool, PeerKey, PieceInFlight};
+use crate::peer::{Activity, BufferPool, PeerKey, PieceInFlight};
 
 /// Blocks of the pieces in these tests: several windows, one, and two of which the last is short.
 const PIECES: usize = 3;
@@ -117,10 +117,10 @@ impl Swarm {
             }
             Step::Reject(peer, nth) => {
                 if let Some(block) = self.outstanding(peer, nth) {
-                    assert!(self.peers[peer].pipeline.reject(block).is_some());
+                    assert!(self.peers[peer].pipeline.reject(block, self.now).is_some());
                 }
             }
-            Step::Choke(peer, fast) => self.peers[peer].pipeline.choke(fast),
+            Step::Choke(peer, fast) => self.peers[peer].pipeline.choke(fast, self.now),
             Step::Unchoke(peer) => self.peers[peer].pipeline.unchoke(self.now),
             Step::Snub(peer) => self.peers[peer].pipeline.snub(self.now),
             Step::End(peer) => self.end(peer),
@@ -172,7 +172,7 @@ impl Swarm {
     }
 
     fn end(&mut self, peer: usize) {
-        self.peers[peer].pipeline.end();
+        self.peers[peer].pipeline.end(self.now);
         // The writer may look once more, with work that nobody took.
         self.refill(peer);
         assert_eq!(self.peers[peer].pipeline.outstanding(), 0);
@@ -244,7 +244,7 @@ proptest! {
 fn a_peer_that_is_gone_claims_nothing_from_what_still_waits_for_it() {
     let mut swarm = Swarm::new();
     swarm.give(0, 0, None);
-    swarm.peers[0].pipeline.end();
+    swarm.peers[0].pipeline.end(swarm.now);
     swarm.refill(0);
     assert_eq!(swarm.pieces[0].unclaimed(), 40);
 }
@@ -267,7 +267,7 @@ fn hunger_is_said_once_until_there_is_work() {
 #[test]
 fn only_allowed_pieces_are_asked_of_a_peer_that_chokes() {
     let mut swarm = Swarm::new();
-    swarm.peers[0].pipeline.choke(true);
+    swarm.peers[0].pipeline.choke(true, swarm.now);
     let allowed = swarm.pieces[2].index();
     swarm.peers[0].pipeline.allow_fast(allowed, PIECES as u32);
     (0..PIECES).for_each(|piece| swarm.give(0, piece, None));
@@ -289,4 +289,52 @@ fn a_peer_is_overdue_after_its_patience_and_in_time_after_a_block() {
     let block = swarm.outstanding(0, 0).unwrap();
     swarm.arrive(0, block);
     assert!(swarm.peers[0].pipeline.overdue(start + Duration::from_secs(11)).is_none());
+}
+
+#[test]
+fn the_account_says_what_the_connection_waited_for() {
+    let mut swarm = Swarm::new();
+    let start = swarm.now;
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let peer = &mut swarm.peers[0];
+    let (pipeline, work) = (&mut peer.pipeline, peer.work.clone());
+    pipeline.choke(true, start);
+    pipeline.set_interest(Interest::Wanted, at(1));
+    pipeline.unchoke(at(3));
+    pipeline.refill(&work, at(4));
+    pipeline.starve(Activity::Memory, at(5));
+    swarm.give(0, 1, None);
+    let pipeline = &mut swarm.peers[0].pipeline;
+    pipeline.refill(&work, at(9));
+    pipeline.hold(Activity::Limit, at(14));
+    pipeline.go_on(at(20));
+    pipeline.set_interest(Interest::Complete, at(27));
+    pipeline.end(at(35));
+    let times = pipeline.account().times(at(99));
+    let seconds = |activity| times.of(activity).as_secs();
+    assert_eq!((seconds(Activity::NothingWanted), seconds(Activity::Unchoke), seconds(Activity::Work)), (1, 2, 2));
+    assert_eq!((seconds(Activity::Memory), seconds(Activity::Blocks), seconds(Activity::Limit)), (4, 12, 6));
+    assert_eq!((seconds(Activity::Seeding), times.total().as_secs()), (8, 35));
+}
+
+#[test]
+fn a_peer_that_is_snubbed_stalls_from_its_next_request_to_its_next_block() {
+    let mut swarm = Swarm::new();
+    let start = swarm.now;
+    swarm.peers[0].pipeline.set_interest(Interest::Wanted, start);
+    swarm.give(0, 0, None);
+    swarm.refill(0);
+    swarm.now += Duration::from_secs(11);
+    let now = swarm.now;
+    swarm.peers[0].pipeline.snub(now);
+    swarm.give(0, 0, None);
+    swarm.refill(0);
+    assert_eq!(swarm.peers[0].pipeline.account().current(), Activity::Stalled);
+    swarm.now += Duration::from_secs(3);
+    let block = swarm.outstanding(0, 0).unwrap();
+    swarm.arrive(0, block);
+    swarm.refill(0);
+    let account = swarm.peers[0].pipeline.account();
+    assert_eq!(account.times(swarm.now).of(Activity::Stalled), Duration::from_secs(3));
+    assert_ne!(account.current(), Activity::Stalled);
 }
