@@ -368,6 +368,28 @@ fn json_tells_a_download_from_begin_to_end() {
 }
 
 #[test]
+fn explain_says_where_the_time_went_in_words_and_in_numbers() {
+    let folder = album();
+    let (_seeder, addr) = Running::seeder(folder.path(), &[]);
+    let get = ["get", "album.torrent", "--peer", &addr, "--port", "0", "--limit-down", "1MB", "--explain", "-o"];
+    let (out, _) = run(folder.path(), &[&get[..], &["out"]].concat(), 0);
+    for part in ["done: out/album (", "where the time went, ", "held by the download limit", "raise it", &addr] {
+        assert!(out.contains(part), "no {part} in:\n{out}");
+    }
+    let events = events(&run(folder.path(), &[&get[..], &["again", "--json"]].concat(), 0).0);
+    let explanation = &event(&events, "summary")["explanation"];
+    let limit = explanation["connections"]["limit"].as_f64().unwrap();
+    assert!(limit > 1.0 && explanation["seconds"].as_f64().unwrap() >= limit, "{explanation:#}");
+    assert_eq!(explanation["peers"][0]["address"], addr.as_str());
+    assert_eq!(explanation["peers"][0]["connection"]["limit"], explanation["connections"]["limit"]);
+
+    // Where there is nobody, that is said; and what goes to stdout stays what was asked for.
+    let nobody = ["get", "album.torrent", "--peer", "127.0.0.1:1", "--timeout", "1s", "--explain", "-o", "-"];
+    let (out, err) = run(folder.path(), &nobody, 4);
+    assert!(out.is_empty() && err.contains("no peer was connected"), "{err}");
+}
+
+#[test]
 fn only_the_files_that_are_asked_for_are_made() {
     let folder = album();
     let (_seeder, addr) = Running::seeder(folder.path(), &[]);

@@ -48,7 +48,8 @@ Examples:
   Play while it arrives:
   ropewalk get film.torrent -o - | mpv -
 
-  Why was it slow? A page that shows every piece and every peer over time:
+  Why is it slow? In words, and as a page that shows every piece and every peer over time:
+  ropewalk get debian.iso.torrent --explain
   ropewalk get debian.iso.torrent --trace trace.html
 
   Without a tracker:
@@ -71,7 +72,9 @@ Events of --json, one object per line, each with the field \"event\", and with
   finished      path, downloaded: everything wanted is verified
   seeding       from now on
   summary       result (done, stopped, no-peers, disk, ...), code, error, path,
-                wanted, done, downloaded, uploaded, wasted, seconds
+                wanted, done, downloaded, uploaded, wasted, seconds; with
+                --explain also explanation: seconds by activity, of the torrent,
+                its connections, sending threads, verify workers and each peer
   error         message, result, code: nothing was begun
 
 Exit codes:
@@ -108,6 +111,9 @@ pub struct Args {
     /// Give up when there has been no peer for so long (30s, 5m) [default: wait]
     #[arg(long, value_name = "TIME", value_parser = read_time)]
     timeout: Option<Duration>,
+    /// Say where the time goes, and in the end what it went to, what that means and what could be done
+    #[arg(long)]
+    explain: bool,
     /// Write what happened to FILE in the end: a page (HTML) with all pieces and peers over time
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -176,7 +182,7 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     }
     let recording = trace.zip(jobs.first()).map(|(trace, job)| trace.start(&job.torrent)).transpose()?;
     let patience = args.timeout.filter(|timeout| !timeout.is_zero());
-    let code = Watch { screen, json: &json, stop, patience }.follow(jobs);
+    let code = Watch { screen, json: &json, stop, patience, explain: args.explain }.follow(jobs);
     let code = match recording {
         Some(recording) => recording.finish(code, screen),
         None => code,

@@ -7,7 +7,7 @@
 //! - [`exit`]: exit codes and errors. [`signal`]: Ctrl-C. [`screen`]: bars, lines, logging. [`json`]: events.
 //! - [`words`]: sizes, rates and times, as they are said and as they are read.
 //! - [`source`]: where a torrent comes from. [`select`]: `--files`. [`network`]: options about connections.
-//! - [`trace`]: `--trace`, the page of a download.
+//! - [`trace`]: `--trace`, the page of a download. [`explain`]: where its time went.
 //! - [`watch`]: torrents of a session followed to their end.
 #![allow(unreachable_pub, reason = "a binary has no public items")]
 
@@ -15,6 +15,7 @@ mod completions;
 mod create;
 mod demo;
 mod exit;
+mod explain;
 mod get;
 mod json;
 mod network;

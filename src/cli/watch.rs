@@ -13,6 +13,7 @@ use ropewalk::{CancelRead, Data, Event, State, Stats, Torrent};
 use serde_json::{Value, json};
 
 use super::exit::{Code, io_text, without_number};
+use super::explain::{self, Explain};
 use super::json::Json;
 use super::screen::{DRAW, EVENT, LINE, Screen, say, show};
 use super::select::numbered;
@@ -55,6 +56,8 @@ pub struct Watch<'a> {
     pub stop: &'a Stop,
     /// How long a download may be without any peer.
     pub patience: Option<Duration>,
+    /// Whether to say where the time goes.
+    pub explain: bool,
 }
 
 impl Watch<'_> {
@@ -88,6 +91,7 @@ impl Watch<'_> {
 struct Row {
     job: Job,
     bar: Option<ProgressBar>,
+    explain: Option<Explain>,
     events: Option<Receiver<Event>>,
     /// The number of each file as people see it, for `events`.
     numbers: Vec<usize>,
@@ -135,6 +139,7 @@ impl Row {
             numbers,
             events: watch.json.is_wanted().then(|| job.torrent.events()),
             bar: watch.screen.is_live().then(|| watch.screen.bar(&label)),
+            explain: watch.explain.then(|| Explain::new(watch.screen, width)),
             job,
             doing: "",
             told: now,
@@ -307,17 +312,19 @@ impl Row {
         }
         let name = self.job.torrent.metainfo().name();
         self.pass_events(watch);
-        watch.json.event(
-            "summary",
-            with_id(
-                &self.job.torrent,
-                json!({
-                    "result": code.name(), "code": code as u8, "error": why, "path": self.path().to_string_lossy(),
-                    "wanted": stats.wanted, "done": stats.done, "downloaded": stats.downloaded,
-                    "uploaded": stats.uploaded, "wasted": stats.wasted, "seconds": self.began.elapsed().as_secs_f64(),
-                }),
-            ),
-        );
+        let explanation = self.explain.take().map(|mut explain| {
+            explain.clear();
+            self.job.torrent.explain()
+        });
+        let mut summary = json!({
+            "result": code.name(), "code": code as u8, "error": why, "path": self.path().to_string_lossy(),
+            "wanted": stats.wanted, "done": stats.done, "downloaded": stats.downloaded,
+            "uploaded": stats.uploaded, "wasted": stats.wasted, "seconds": self.began.elapsed().as_secs_f64(),
+        });
+        if let Some(explanation) = &explanation {
+            summary["explanation"] = explain::numbers(explanation);
+        }
+        watch.json.event("summary", with_id(&self.job.torrent, summary));
         match (code, why) {
             (Code::Stopped, Some(why)) => watch.screen.note(&format!("{name}: {why}")),
             (_, Some(why)) => watch.screen.error(&format!("{name}: {why}")),
@@ -326,6 +333,11 @@ impl Row {
                 watch.screen.note(&format!("{name}: sent {} (ratio {ratio:.2} in all)", size(stats.uploaded)));
             }
             _ => {}
+        }
+        if let Some(explanation) = explanation.filter(|_| !watch.json.is_wanted()) {
+            let table = explain::table(&explanation);
+            // With a pipe, stdout is for the content alone.
+            if self.job.pipe.is_some() { watch.screen.note(&table) } else { watch.screen.print(&table)? }
         }
         // The others go on.
         self.job.torrent.remove(Data::Keep).ok();
@@ -359,6 +371,9 @@ impl Row {
                 State::Downloading if stats.peers > 0 => show(bar, stats.done, stats.wanted, text),
                 _ => say(bar, text),
             }
+            if let Some(explain) = &mut self.explain {
+                explain.draw(&self.job.torrent, now);
+            }
         } else if !watch.json.is_wanted() && (self.resumed || self.checked) {
             // The first moments of anything have nothing to tell.
             if !changed {
@@ -367,6 +382,10 @@ impl Row {
                     self.job.torrent.metainfo().name(),
                     self.text(stats, false).trim_start()
                 ));
+                if let Some(explain) = &mut self.explain {
+                    let line = explain.line(&self.job.torrent, now);
+                    watch.screen.note(&format!("{}: {line}", self.job.torrent.metainfo().name()));
+                }
             }
         }
         self.told = now;
