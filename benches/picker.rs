@@ -33,6 +33,39 @@ fn picker(criterion: &mut Criterion) {
         });
     }
 
+    // The worst for a pick that reads the rarest first: what this peer has is what most have.
+    criterion.bench_function("pick_4_from_a_peer_with_the_commonest_half", |bencher| {
+        let mut order: Vec<u32> = (0..PIECES).collect();
+        order.sort_unstable_by_key(|&piece| picker.availability(piece));
+        let mut has = Bits::new(PIECES);
+        for &piece in &order[order.len() / 2..] {
+            has.set(piece);
+        }
+        bencher.iter(|| {
+            picker.pick(black_box(&has), 4, &mut out);
+            out.drain(..).for_each(|piece| assert!(picker.give_back(piece)));
+        });
+    });
+
+    // As while downloading: each peer gets a piece now and then, and says so.
+    criterion.bench_function("pick_1_after_20_haves", |bencher| {
+        let mut peers = peers.clone();
+        bencher.iter(|| {
+            for _ in 0..20 {
+                let peer = rng.usize(0..peers.len());
+                let piece = rng.u32(0..PIECES);
+                if peers[peer].set(piece) {
+                    picker.peer_has(piece);
+                } else if peers[peer].clear(piece) {
+                    picker.peer_lost(piece);
+                }
+            }
+            let from = rng.usize(0..peers.len());
+            picker.pick(black_box(&peers[from]), 1, &mut out);
+            out.drain(..).for_each(|piece| assert!(picker.give_back(piece)));
+        });
+    });
+
     criterion.bench_function("pick_4_sequentially", |bencher| {
         picker.set_mode(Mode::Sequential);
         bencher.iter(|| {
