@@ -179,7 +179,7 @@ pub(crate) enum Outgoing {
     /// Bytes of whole messages, as they are.
     Raw(Box<[u8]>),
     /// `have` for these pieces.
-    Have(Box<[PieceIndex]>),
+    Have(Arc<[PieceIndex]>),
     Choke,
     Unchoke,
     Interested,

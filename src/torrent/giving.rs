@@ -122,7 +122,7 @@ impl Owner {
         for (key, next) in seeder.has(from.0, piece.get(), |piece| self.picker.availability(piece)) {
             let Some(next) = self.shared.metainfo.layout().piece(next) else { continue };
             if let Some(peer) = self.peers.get(&PeerKey(key)) {
-                peer.link.send(Outgoing::Have(Box::new([next])));
+                peer.link.send(Outgoing::Have([next].into()));
             }
         }
     }
@@ -136,7 +136,7 @@ impl Owner {
         if let Some(next) = seeder.knows(key.0, &peer.has, |piece| self.picker.availability(piece))
             && let Some(next) = self.shared.metainfo.layout().piece(next)
         {
-            peer.link.send(Outgoing::Have(Box::new([next])));
+            peer.link.send(Outgoing::Have([next].into()));
         }
     }
 }

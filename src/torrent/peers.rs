@@ -267,7 +267,7 @@ impl Owner {
             && let Some(piece) = seeder.joined(link.key.0)
             && let Some(piece) = self.shared.metainfo.layout().piece(piece)
         {
-            link.send(Outgoing::Have(Box::new([piece])));
+            link.send(Outgoing::Have([piece].into()));
         }
     }
 
