@@ -1,6 +1,7 @@
 //! What we give: who is unchoked, who may ask while choked, and who hears of which piece.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Owner;
 use crate::metainfo::PieceIndex;
@@ -14,6 +15,42 @@ const ALLOWED_FAST: usize = 10;
 const ALLOWED_FAST_BELOW: u32 = 10;
 /// Haves that wait for a peer that takes nothing in, after which it is too slow to keep.
 const PENDING_HAVES: usize = 65_536;
+/// How much later the next haves go for each peer that got some: waking a writer costs far more than the message, and
+/// among hundreds of peers nobody waits for any one of us.
+const HAVE_PACE: Duration = Duration::from_millis(2);
+/// The longest that haves wait for others to go with.
+const HAVE_WAIT: Duration = Duration::from_secs(2);
+
+/// The pieces that peers are to hear of, and when.
+pub(super) struct Haves {
+    /// For everybody, but for those that came after some of them.
+    pieces: Vec<PieceIndex>,
+    /// No more go before this.
+    next: Instant,
+    /// Some peers had no room for theirs.
+    left: bool,
+}
+
+impl Haves {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { pieces: Vec::new(), next: now, left: false }
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Whether some peers wait for haves that others had.
+    pub(super) fn left(&self) -> bool {
+        self.left
+    }
+
+    /// When to send what waits; `None` where nothing does.
+    pub(super) fn due(&self) -> Option<Instant> {
+        (!self.pieces.is_empty()).then_some(self.next)
+    }
+}
 
 impl Owner {
     /// Chooses anew who is unchoked: the round of every ten seconds.
@@ -95,22 +132,45 @@ impl Owner {
         if self.super_seeder.is_some() && self.finished {
             return;
         }
-        for peer in self.peers.values_mut().filter(|peer| !peer.has.is_full()) {
-            peer.pending_haves.push(piece);
+        self.haves.pieces.push(piece);
+    }
+
+    /// Sends the haves that wait, where their time has come.
+    pub(super) fn send_due_haves(&mut self) {
+        if self.haves.due().is_some_and(|due| Instant::now() >= due) {
+            self.send_haves();
         }
     }
 
     /// Sends the haves that wait; a peer that does not take them in is too slow.
     pub(super) fn send_haves(&mut self) {
-        for peer in self.peers.values_mut().filter(|peer| !peer.pending_haves.is_empty()) {
-            let pieces = std::mem::take(&mut peer.pending_haves);
-            if !peer.link.send(Outgoing::Have(pieces.clone().into())) {
-                peer.pending_haves = pieces;
+        let pieces: Arc<[PieceIndex]> = std::mem::take(&mut self.haves.pieces).into();
+        let mut told = 0;
+        self.haves.left = false;
+        for peer in self.peers.values_mut() {
+            let known = std::mem::take(&mut peer.known_haves);
+            if peer.has.is_full() {
+                continue;
+            }
+            let news = if known == 0 && peer.pending_haves.is_empty() {
+                Arc::clone(&pieces)
+            } else {
+                // It was told of some when it came, or could not be told of earlier ones.
+                peer.pending_haves.drain(..).chain(pieces.iter().skip(known).copied()).collect()
+            };
+            if news.is_empty() {
+                continue;
+            }
+            told += 1;
+            if !peer.link.send(Outgoing::Have(Arc::clone(&news))) {
+                peer.pending_haves = news.to_vec();
+                self.haves.left = true;
                 if peer.pending_haves.len() > PENDING_HAVES {
                     peer.link.close();
                 }
             }
         }
+        self.haves.next = Instant::now() + (HAVE_PACE * told).min(HAVE_WAIT);
     }
 
     /// Super-seeding: somebody has a piece that we showed to somebody else; that one has earned the next.

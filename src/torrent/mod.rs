@@ -44,6 +44,7 @@ use crate::policy::{AddressBook, Choker, DialLimits, Mode, Picker, RateMeter, Sl
 use crate::wire::handshake::PeerId;
 use desk::Desk;
 use explain::Ledger;
+use giving::Haves;
 use inbox::StoreFact;
 use peers::Peer;
 use store::{Job, Moment, Totals};
@@ -164,6 +165,7 @@ struct Owner {
     /// A slot may be free, or somebody new may want one.
     refill_slots: bool,
     finished: bool,
+    haves: Haves,
     failed_pieces: u32,
     /// Payload of earlier sessions, once the journal has told.
     before: Option<Totals>,
@@ -239,6 +241,7 @@ impl Owner {
             down_meter: RateMeter::new(),
             up_meter: RateMeter::new(),
             measured: (0, 0),
+            haves: Haves::new(now),
             progress: (0, 0),
             urgent: Vec::new(),
             situation: Activity::Files,
@@ -256,8 +259,9 @@ impl Owner {
 
     fn run(mut self) {
         while self.ended.is_none() {
-            let next = self.inbox.recv_deadline(self.next_tick);
-            if let Ok(message) = next {
+            let until = self.haves.due().map_or(self.next_tick, |due| due.min(self.next_tick));
+            let next = self.inbox.recv_deadline(until).ok();
+            if let Some(message) = next {
                 self.handle(message);
                 for _ in 0..BATCH {
                     let Ok(message) = self.inbox.try_recv() else { break };

@@ -48,7 +48,10 @@ pub(super) struct Peer {
     pub(super) hungry: Option<u32>,
     pub(super) pending_haves: Vec<PieceIndex>,
     /// Where a peer that called us can be called.
+    /// Haves that it had no room for.
     pub(super) listens: Option<SocketAddr>,
+    /// Of the haves that wait for all, how many it was told of when it came.
+    pub(super) known_haves: usize,
     /// Pieces that it refused to send, and until when it is not asked for them.
     pub(super) refused: HashMap<u32, Instant>,
     pub(super) snubs: u32,
@@ -78,6 +81,7 @@ impl Peer {
             pending_haves: Vec::new(),
             listens: None,
             refused: HashMap::new(),
+            known_haves: 0,
             snubs: 0,
             dismissed: false,
             delivered: 0,
@@ -233,7 +237,9 @@ impl Owner {
         self.shared.tell(&Event::PeerConnected(link.addr));
         self.introduce(&link);
         self.shared.ledger.joined(Arc::clone(&link));
-        self.peers.insert(key, Peer::new(link, pieces));
+        let mut peer = Peer::new(link, pieces);
+        peer.known_haves = self.haves.len();
+        self.peers.insert(key, peer);
         self.set_interest(key);
         self.next_choke = self.next_choke.min(now + super::status::ROUND);
     }

@@ -33,6 +33,9 @@ impl Owner {
                     self.choke_round(now);
                 }
                 self.dial();
+                if self.haves.left() {
+                    self.send_haves();
+                }
                 self.feed_hungry(false);
                 self.settle();
             }

@@ -28,7 +28,7 @@ impl Owner {
     /// What must follow whatever was handled: haves go out together, free slots are used, peers that found no work look
     /// again. Once for a whole batch, so that a flood of messages costs little more than one.
     pub(super) fn settle(&mut self) {
-        self.send_haves();
+        self.send_due_haves();
         if std::mem::take(&mut self.refill_slots) {
             self.fill_slots();
         }
