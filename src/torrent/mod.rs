@@ -99,8 +99,11 @@ pub(crate) fn start(
     let shared = Shared::new(metainfo, options.dir.clone(), sender, ledger);
     let hash8 = shared.metainfo.info_hash().to_string()[..8].to_owned();
     let jobs = store::start(&resources, &shared, &options, &hash8)?;
+    let (begin, first) = (jobs.clone(), store::first_job(&shared, &options));
     let owner = Owner::new(Arc::clone(&shared), inbox, jobs, options, Arc::clone(&resources));
     resources.crew.spawn(format!("torrent-{hash8}"), STACK, move || owner.run())?;
+    // Not before there is an owner: without one the store thread ends and has touched no file.
+    begin.send(first).ok();
     Ok(shared)
 }
 

@@ -84,7 +84,7 @@ struct Store {
     unmade: Vec<FileIndex>,
 }
 
-/// Starts the thread and gives it its first job.
+/// Starts the thread, which waits for its [`first_job`]. It ends with the last sender.
 pub(super) fn start(
     resources: &Arc<Resources>,
     shared: &Arc<Shared>,
@@ -102,10 +102,14 @@ pub(super) fn start(
         journal: None,
         unmade: Vec::new(),
     };
-    let wanted = wanted_files(&super::priorities(shared.metainfo.layout(), &options.priorities));
-    jobs.send(Job::Open { number: 0, check: options.check, wanted }).ok();
     resources.crew.spawn(format!("store-{hash8}"), STACK, move || store.run(&queue))?;
     Ok(jobs)
+}
+
+/// The job that a new torrent begins with.
+pub(super) fn first_job(shared: &Shared, options: &AddOptions) -> Job {
+    let wanted = wanted_files(&super::priorities(shared.metainfo.layout(), &options.priorities));
+    Job::Open { number: 0, check: options.check, wanted }
 }
 
 impl Store {
