@@ -147,6 +147,10 @@ struct Owner {
     departed: VecDeque<(PeerKey, SocketAddr)>,
     /// Connections being made.
     dialling: HashMap<PeerKey, (SocketAddr, Arc<Closer>)>,
+    /// There may be more to dial at once.
+    dial_on: bool,
+    /// There was no thread to dial the last one by, which was said.
+    no_threads: bool,
     choker: Choker,
     slots: SlotRule,
     next_choke: Instant,
@@ -161,6 +165,7 @@ struct Owner {
     recording: bool,
     next_journal: Instant,
     next_tick: Instant,
+    haves: Haves,
     /// Somebody may find work now who did not before.
     refeed: bool,
     /// Memory for pieces in flight was given back.
@@ -168,7 +173,6 @@ struct Owner {
     /// A slot may be free, or somebody new may want one.
     refill_slots: bool,
     finished: bool,
-    haves: Haves,
     failed_pieces: u32,
     /// Payload of earlier sessions, once the journal has told.
     before: Option<Totals>,
@@ -224,6 +228,8 @@ impl Owner {
             peers: HashMap::new(),
             departed: VecDeque::new(),
             dialling: HashMap::new(),
+            dial_on: false,
+            no_threads: false,
             choker: Choker::new(fastrand::Rng::new()),
             slots: resources.config.peers.upload_slots.map_or_else(SlotRule::growing, SlotRule::fixed),
             next_choke: now,
@@ -235,6 +241,7 @@ impl Owner {
             recording: false,
             next_journal: now,
             next_tick: now,
+            haves: Haves::new(now),
             refeed: false,
             room: false,
             refill_slots: false,
@@ -244,7 +251,6 @@ impl Owner {
             down_meter: RateMeter::new(),
             up_meter: RateMeter::new(),
             measured: (0, 0),
-            haves: Haves::new(now),
             progress: (0, 0),
             urgent: Vec::new(),
             situation: Activity::Files,
@@ -263,7 +269,7 @@ impl Owner {
     fn run(mut self) {
         while self.ended.is_none() {
             let until = self.haves.due().map_or(self.next_tick, |due| due.min(self.next_tick));
-            let next = self.inbox.recv_deadline(until).ok();
+            let next = if self.dial_on { self.inbox.try_recv().ok() } else { self.inbox.recv_deadline(until).ok() };
             if let Some(message) = next {
                 self.handle(message);
                 for _ in 0..BATCH {
@@ -272,6 +278,9 @@ impl Owner {
                 }
             }
             self.settle();
+            if std::mem::take(&mut self.dial_on) {
+                self.dial();
+            }
             let now = Instant::now();
             self.keep_ledger(now);
             if now >= self.next_tick {

@@ -25,6 +25,8 @@ const USELESS_AFTER: Duration = Duration::from_secs(60);
 /// Callers from one address, loopback aside: who wants to fill our places needs many addresses.
 const PER_ADDRESS: usize = 8;
 
+/// How many peers are dialled in a row: starting threads takes its time, and the first of them may have answered.
+const DIALS: usize = 16;
 /// Peers that are gone and of which the address is remembered, for what they sent before.
 const DEPARTED: usize = 256;
 
@@ -46,12 +48,12 @@ pub(super) struct Peer {
     pub(super) allowed_fast: Option<Bits>,
     /// The blocks of work it could take, where there was none for it.
     pub(super) hungry: Option<u32>,
-    pub(super) pending_haves: Vec<PieceIndex>,
-    /// Where a peer that called us can be called.
     /// Haves that it had no room for.
-    pub(super) listens: Option<SocketAddr>,
+    pub(super) pending_haves: Vec<PieceIndex>,
     /// Of the haves that wait for all, how many it was told of when it came.
     pub(super) known_haves: usize,
+    /// Where a peer that called us can be called.
+    pub(super) listens: Option<SocketAddr>,
     /// Pieces that it refused to send, and until when it is not asked for them.
     pub(super) refused: HashMap<u32, Instant>,
     pub(super) snubs: u32,
@@ -79,9 +81,9 @@ impl Peer {
             allowed_fast: None,
             hungry: None,
             pending_haves: Vec::new(),
+            known_haves: 0,
             listens: None,
             refused: HashMap::new(),
-            known_haves: 0,
             snubs: 0,
             dismissed: false,
             delivered: 0,
@@ -118,7 +120,13 @@ impl Owner {
         }
         let Some(context) = self.context.clone() else { return };
         let now = Instant::now();
+        let mut dialled = 0;
         while self.peers.len() + self.dialling.len() < self.resources.config.peers.per_torrent {
+            self.dial_on = dialled == DIALS;
+            if self.dial_on {
+                return;
+            }
+            dialled += 1;
             let Some(addr) = self.book.next(now) else { return };
             let key = self.resources.key();
             let closer = Arc::new(Closer::default());
@@ -132,10 +140,14 @@ impl Owner {
                 move || dial(key, addr, context, roster, closer, crew)
             };
             if let Err(error) = self.resources.crew.spawn(format!("rx-{addr}"), STACK, thread) {
-                log::warn!("{addr} is not dialled: {error}");
+                // It is tried again at each look around, and is the same each time.
+                let level =
+                    if std::mem::replace(&mut self.no_threads, true) { log::Level::Debug } else { log::Level::Warn };
+                log::log!(level, "{addr} is not dialled, nor are others for now: {error}");
                 self.book.not_dialled(addr, now);
                 return;
             }
+            self.no_threads = false;
             self.dialling.insert(key, (addr, closer));
         }
     }
