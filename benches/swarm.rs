@@ -13,16 +13,18 @@
 //! | idle | processor time of the process while all are connected and choke us, percent of one core |
 //! | cpu s/GiB | user and system time of the process from the first unchoke to the last verified piece, per GiB |
 //! | peak | the most resident memory (`VmHWM`) |
-//! | rx | processor time of a peer's reading thread for one `have` (or `lt_donthave`, BEP 54, which takes it back): waking
-//! up, `read`, decoding, telling the owner |
-//! | rx, 32 at once | the same for 32 of them in one segment, per message: a message under load rarely comes alone |
-//! | owner | processor time of the torrent's thread for one of them |
+//! | rx | processor time of a peer's reading thread for one `have`: waking up, `read`, decoding, telling the owner |
+//! | rx, 32 at once | the same for 32 in one segment, per message: a message under load rarely comes alone |
+//! | owner | processor time of the torrent's thread for one `have` |
+//! | decoding | wall time of framing and decoding one message, and of counting a `have` in the bitfield and the picker |
 //!
-//! The last three are the kernel's own count of a thread's time (`schedstat`) before and after one segment, so they hold
-//! whatever else the machine does. They are taken while all others send, but for the owner's, whose thread does other
-//! things then: its are taken with all connected and nothing else going on.
+//! Those of rx and owner are the kernel's own count of a thread's time (`schedstat`) before and after a segment; what the
+//! kernel does for others in that thread's name is in them. Every other `have` is the `lt_donthave` (BEP 54) that takes it
+//! back. They are taken while the senders send, and so is decoding, message by message in ropewalk's process, without any
+//! system call; the owner's, whose thread does much else then, are taken with all connected and nothing else going on.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hint::black_box;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -37,8 +39,9 @@ use clap::Parser;
 use ropewalk::bits::Bits;
 use ropewalk::hash::sha1;
 use ropewalk::metainfo::{Content, Creation};
+use ropewalk::policy::Picker;
 use ropewalk::wire::handshake::{Handshake, PeerId, Reserved};
-use ropewalk::wire::message::{Message, piece_header};
+use ropewalk::wire::message::{Header, Limits, Message, peek, piece_header};
 use ropewalk::{AddOptions, Config, Event, InfoHash, Metainfo, Session, Start, State};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -47,6 +50,8 @@ use serde_json::{Value, json};
 
 /// Says, in the environment, which part of the bench a process is.
 const PART: &str = "ROPEWALK_SWARM_PART";
+/// Messages that are decoded in a row.
+const DECODED: usize = 100_000;
 /// How long anything may take before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// The threads that play peers.
@@ -197,8 +202,9 @@ fn report(args: &Args, runs: &BTreeMap<&str, Vec<Value>>, messages: &Value, call
     }
     let ratio = median("many", "cpu_per_gib") / median("few", "cpu_per_gib");
     println!("CPU per GiB with many is {ratio:.2} of that with {FEW}");
-    println!("microseconds of processor time for a have:   median      99 %");
-    for (key, what) in [("rx", "rx, alone"), ("rx_batch", "rx, 32 at once, each"), ("owner", "owner")] {
+    println!("microseconds for a message:                  median      99 %");
+    let rows = [("rx", "rx, alone"), ("rx_batch", "rx, 32 at once, each"), ("owner", "owner"), ("decode", "decoding")];
+    for (key, what) in rows {
         let of = |at: &str| messages[key][at].as_f64().unwrap_or(f64::NAN);
         println!("  {what:40} {:8.2} {:9.2}", of("median"), of("p99"));
     }
@@ -265,7 +271,9 @@ fn measure_messages(args: &Args, torrent: &Path, folder: &Path, tracker: &Tracke
     client.say("go")?;
     let rx = probe.measure("rx-127.99.0.1", 1, args.messages())?;
     let batch = probe.measure("rx-127.99.0.1", 32, args.messages())?;
-    Ok(json!({"rx": rx, "rx_batch": batch, "owner": owner}))
+    client.say("decode")?;
+    let decode = client.line()?;
+    Ok(json!({"rx": rx, "rx_batch": batch, "owner": owner, "decode": decode}))
 }
 
 /// More callers than there is room for.
@@ -476,8 +484,7 @@ impl Probe {
             };
             spent.push((after.0 - before.0) as f64 / 1e3 / f64::from(count));
         }
-        spent.sort_by(f64::total_cmp);
-        Ok(json!({"median": spent[spent.len() / 2], "p99": spent[spent.len() * 99 / 100]}))
+        Ok(percentiles(spent))
     }
 
     /// The `schedstat` of the client's thread whose name begins so.
@@ -548,7 +555,10 @@ fn client(task: &Value) -> anyhow::Result<()> {
     let (cpu, start) = (nanos(ClockId::ProcessCPUTime), Instant::now());
     let mut word = String::new();
     std::io::stdin().read_line(&mut word)?;
-    if wanted > 0 {
+    if task["down"].is_u64() {
+        std::io::stdin().read_line(&mut word)?;
+        tell(&decode(torrent.pieces().len()))?;
+    } else if wanted > 0 {
         let state = torrent.wait(PATIENCE);
         ensure!(state == State::Seeding, "{state:?}: {:?}", torrent.stats());
         let cpu = (nanos(ClockId::ProcessCPUTime) - cpu) as f64 / 1e9;
@@ -563,6 +573,42 @@ fn client(task: &Value) -> anyhow::Result<()> {
     // Ends with its input.
     std::io::stdin().read_to_string(&mut word)?;
     Ok(())
+}
+
+/// The median and the 99th percentile, in microseconds, of decoding a message of a peer and of what it changes.
+fn decode(pieces: u32) -> Value {
+    let (mut has, mut picker) = (Bits::new(pieces), Picker::new(pieces, fastrand::Rng::with_seed(1)));
+    let limits = Limits::for_pieces(pieces);
+    let mut input = Vec::new();
+    for number in 0..DECODED {
+        let (index, begin, len) = (fastrand::u32(0..pieces), 0, 16384);
+        match number % 8 {
+            0 => Message::Request { index, begin, len }.encode_into(&mut input),
+            1 => Message::Cancel { index, begin, len }.encode_into(&mut input),
+            2 => Message::Unchoke.encode_into(&mut input),
+            _ => Message::Have(index).encode_into(&mut input),
+        }
+    }
+    let mut spent = Vec::with_capacity(DECODED);
+    let mut rest = &input[..];
+    while !rest.is_empty() {
+        let start = Instant::now();
+        let Ok(Header::Message { len }) = peek(rest, &limits) else { unreachable!("it was encoded above") };
+        let message = Message::decode(&rest[4..4 + len]).expect("it was encoded above");
+        if let Message::Have(piece) = black_box(message)
+            && has.set(piece)
+        {
+            picker.peer_has(piece);
+        }
+        rest = &rest[4 + len..];
+        spent.push(start.elapsed().as_nanos() as f64 / 1e3);
+    }
+    percentiles(spent)
+}
+
+fn percentiles(mut spent: Vec<f64>) -> Value {
+    spent.sort_by(f64::total_cmp);
+    json!({"median": spent[spent.len() / 2], "p99": spent[spent.len() * 99 / 100]})
 }
 
 /// The share of a core, in percent, that this process takes over so many seconds.
