@@ -91,13 +91,27 @@ pub struct ResourceConfig {
     pub max_threads: usize,
     /// Threads that verify and store pieces, and that check files. Default: one per core.
     pub workers: usize,
+    /// How verified pieces get into mapped files. Default: through the mapping.
+    pub storing: Storing,
 }
 
 impl Default for ResourceConfig {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { in_flight: 64 << 20, max_threads: 4096, workers }
+        Self { in_flight: 64 << 20, max_threads: 4096, workers, storing: Storing::Map }
     }
+}
+
+/// How verified pieces get into files that are mapped. Either way the mapping is what uploads are sent from, and small
+/// files are never mapped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Storing {
+    /// Copied into the mapping at their offsets.
+    #[default]
+    Map,
+    /// Written to their offsets by `pwritev(2)`. On a disk's file system the kernel takes much less time for that than for
+    /// the page faults of a mapping; in memory (tmpfs) there is little between the two.
+    Write,
 }
 
 /// How trackers are spoken to.

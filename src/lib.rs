@@ -99,7 +99,7 @@ pub mod verify;
 pub mod wire;
 
 pub use config::{
-    AddOptions, Check, Config, ListenConfig, Order, PeerConfig, RateLimits, ResourceConfig, Seeding, Start,
+    AddOptions, Check, Config, ListenConfig, Order, PeerConfig, RateLimits, ResourceConfig, Seeding, Start, Storing,
     TrackerConfig,
 };
 pub use discovery::{TrackerState, TrackerStatus};

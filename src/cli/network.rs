@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::Args;
-use ropewalk::{Config, Metainfo, Session};
+use ropewalk::{Config, Metainfo, Session, Storing};
 use serde_json::json;
 
 use super::exit::{Code, failed, io_text};
@@ -39,6 +39,16 @@ pub struct Network {
     /// Keep the resume journals here [default: the folder .ropewalk beside the files]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// How verified pieces get into large files: copied into the memory map, or written, which takes less processor time on
+    /// most disks' file systems; uploads are sent from the map either way
+    #[arg(long, value_name = "WAY", value_enum, default_value = "map")]
+    pub store_by: StoreBy,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum StoreBy {
+    Map,
+    Write,
 }
 
 impl Network {
@@ -53,6 +63,10 @@ impl Network {
         }
         config.peers.per_torrent = self.max_peers as usize;
         config.resources.max_threads = config.resources.max_threads.max(self.max_peers as usize * 2 + 256);
+        config.resources.storing = match self.store_by {
+            StoreBy::Map => Storing::Map,
+            StoreBy::Write => Storing::Write,
+        };
         config.state_dir.clone_from(&self.state_dir);
         let session = Session::new(config)?;
         let addrs: Vec<_> = session.listen_addrs().iter().map(ToString::to_string).collect();

@@ -31,6 +31,8 @@ pub(super) struct Map {
     /// given back the guard must not take them for ours.
     slot: Slot,
     raw: MmapRaw,
+    /// There is no disk behind the file.
+    in_memory: bool,
     /// For each of a few places, the number of the window (plus 1) that was read ahead last. Any thread; a lost update
     /// costs one needless hint.
     ahead: [AtomicU64; READ_AHEAD_PLACES],
@@ -53,14 +55,16 @@ impl Map {
         }
         let start = raw.as_ptr() as usize;
         let slot = Slot::claim(start..start + len)?;
-        Ok(Self { slot, raw, ahead: Default::default() })
+        Ok(Self { slot, raw, in_memory: in_memory(file), ahead: Default::default() })
     }
 
     /// Makes the pages of `offset..offset + len` present and writable, so that storing there cannot fault: whatever is
     /// wrong (no room, no memory, truncated, an old kernel) is an error here instead of a signal there.
     pub(super) fn populate(&self, offset: u64, len: usize) -> io::Result<()> {
-        // All pages of a range are made at once a tenth to a fifth cheaper on a disk than fault by fault. Only a hint.
-        let _ = self.raw.advise_range(memmap2::Advice::WillNeed, self.at(offset, len), len);
+        if !self.in_memory {
+            // All pages of a range are made at once a tenth to a fifth cheaper than fault by fault. Only a hint.
+            let _ = self.raw.advise_range(memmap2::Advice::WillNeed, self.at(offset, len), len);
+        }
         #[cfg(target_os = "linux")]
         return self.raw.advise_range(memmap2::Advice::PopulateWrite, self.at(offset, len), len);
         #[cfg(not(target_os = "linux"))]
@@ -147,8 +151,7 @@ impl Map {
 /// platform) cannot do that. In memory (tmpfs) only the length is set: there, to allocate is to fill, which took 0.15 s a
 /// GiB before the first byte and saved as much less later; a store that finds no room is an error all the same.
 pub(super) fn allocate(file: &File, len: u64) -> io::Result<bool> {
-    #[cfg(target_os = "linux")]
-    if rustix::fs::fstatfs(file)?.f_type == libc::TMPFS_MAGIC {
+    if in_memory(file) {
         if file.metadata()?.len() < len {
             file.set_len(len)?;
         }
@@ -167,6 +170,17 @@ pub(super) fn allocate(file: &File, len: u64) -> io::Result<bool> {
     {
         let _ = (file, len);
         Ok(false)
+    }
+}
+
+/// Whether a file lies in memory (tmpfs).
+fn in_memory(file: &File) -> bool {
+    #[cfg(target_os = "linux")]
+    return rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type == libc::TMPFS_MAGIC);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = file;
+        false
     }
 }
 

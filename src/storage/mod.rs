@@ -79,6 +79,8 @@ pub(crate) enum Way {
     /// Through mappings where the system can.
     #[default]
     Auto,
+    /// Stored by pwrite and lent from mappings.
+    Written,
     /// As on systems that lack what Linux has: `set_len`, pwrite and pread.
     PortableOnly,
 }
@@ -342,7 +344,8 @@ impl Storage {
                 None if len == 0 => self.is_made_empty(file),
                 None => len >= MAPPED_FROM || kept_aside,
                 Some(there) => {
-                    there.stamp.len < len || (len >= MAPPED_FROM && self.way == Way::Auto && there.allocated < len)
+                    there.stamp.len < len
+                        || (len >= MAPPED_FROM && self.way != Way::PortableOnly && there.allocated < len)
                 }
             };
             if make {

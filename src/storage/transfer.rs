@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use super::lent::Part;
 use super::map::Map;
-use super::{Access, Lent, Place, Storage, StorageError, VerifiedPiece};
+use super::{Access, Lent, Place, Storage, StorageError, VerifiedPiece, Way};
 use crate::metainfo::{Block, FileIndex, Segment};
 
 /// How much of a mapping is resident at a time while a piece is stored, in bytes.
@@ -136,7 +136,8 @@ impl Storage {
     }
 
     fn write_here(&self, segment: Segment, bytes: &mut Bytes<'_>) -> Result<(), StorageError> {
-        let Some(map) = self.map(segment.file)? else { return self.write_plain(segment, bytes) };
+        let map = if self.way == Way::Written { None } else { self.map(segment.file)? };
+        let Some(map) = map else { return self.write_plain(segment, bytes) };
         let end = segment.offset + u64::from(segment.len);
         let mut at = segment.offset;
         while at < end {

@@ -15,7 +15,7 @@ use super::inbox::{Inbox, StoreFact};
 use super::status::JOURNAL;
 use super::{Resources, wanted_files};
 use crate::bits::Bits;
-use crate::config::{AddOptions, Check, Priority};
+use crate::config::{AddOptions, Check, Priority, Storing};
 use crate::crew::NoThread;
 use crate::metainfo::FileIndex;
 use crate::storage::resume::{self, Journal, Trust, touch, without_journal};
@@ -77,6 +77,7 @@ struct Store {
     /// Where the journal and the parts file are; `None` where nothing may be written.
     folder: PathBuf,
     workers: usize,
+    way: Way,
     read_only: bool,
     storage: Option<Arc<Storage>>,
     journal: Option<Journal>,
@@ -97,6 +98,10 @@ pub(super) fn start(
         shared: Arc::clone(shared),
         folder,
         workers: resources.config.resources.workers,
+        way: match resources.config.resources.storing {
+            Storing::Map => Way::Auto,
+            Storing::Write => Way::Written,
+        },
         read_only: options.check == Check::ReadOnly,
         storage: None,
         journal: None,
@@ -201,7 +206,7 @@ impl Store {
             name: self.name(),
             wanted,
             read_only: self.read_only,
-            way: Way::Auto,
+            way: self.way,
             max_open_files: OPEN_FILES,
         };
         let storage = Arc::new(Storage::open(Arc::clone(&layout), &self.shared.dir, options)?);
