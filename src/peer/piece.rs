@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::PeerKey;
 use super::buffer::Buffer;
 use crate::metainfo::{Block, Layout, PieceIndex};
+use crate::policy::Pace;
 
 /// One piece that is being fetched. Shared by the owner and by every peer that works on it.
 pub(crate) struct PieceInFlight {
@@ -52,15 +53,6 @@ struct Claim {
     holder: PeerKey,
     asked: Instant,
     pace: Option<Pace>,
-}
-
-/// How quickly a peer answers.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
-    /// The mean time to an answer.
-    pub(crate) usual: Duration,
-    /// The time after which an answer is late even for this peer.
-    pub(crate) late: Duration,
 }
 
 /// What became of a block that arrived.

@@ -12,7 +12,7 @@ use crossbeam_channel::Receiver;
 use super::PeerKey;
 use super::buffer::Buffer;
 use super::clock::{Account, Activity};
-use super::piece::{Arrival, Pace, PieceInFlight};
+use super::piece::{Arrival, PieceInFlight};
 use crate::bits::Bits;
 use crate::metainfo::{Block, PieceIndex};
 use crate::policy::RequestWindow;
@@ -144,7 +144,7 @@ impl Pipeline {
             return refill;
         }
         let size = self.window.size() as usize;
-        let pace = self.window.pace().map(|(usual, late)| Pace { usual, late });
+        let pace = self.window.pace();
         let mut at = 0;
         while let Some(work) = self.queue.get(at) {
             let room = size.saturating_sub(self.outstanding.len());

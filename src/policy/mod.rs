@@ -16,4 +16,4 @@ pub use choker::{Candidate, Choker, Reciprocity, Role, SlotRule};
 pub use limiter::{Bucket, RateMeter};
 pub use picker::{Mode, Picker, PieceState, Priority};
 pub use superseed::SuperSeeder;
-pub use window::RequestWindow;
+pub use window::{Pace, RequestWindow};

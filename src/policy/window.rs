@@ -1,9 +1,11 @@
 //! How many requests a peer should have outstanding, and how long to wait for it.
 //!
-//! It owns the arithmetic only: a slow start that grows by one for each block, while the rate still grows; then as many
-//! blocks as the peer sends in the time that the path needs, several times over. A window that follows the rate keeps a
-//! long path full and leaves little to give back when a slow peer dies. The answer time is a smoothed mean and deviation,
-//! as TCP's (RFC 6298).
+//! It owns the arithmetic only. A slow start finds the rate: it grows by several for each block while answers come as
+//! quickly as the path allows, by one while a queue builds up, and ends once the queue is long enough or the rate stays.
+//! Then the window is as many blocks as the peer sends in the time that the path needs, several times over. A window that
+//! follows the rate keeps a long path full and leaves little to give back when a slow peer dies. The path's own time is the
+//! quickest answer; as a queue hides it, the window is now and then emptied of all but what the path holds, to look again.
+//! The answer time is a smoothed mean and deviation, as TCP's (RFC 6298).
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,9 @@ use crate::metainfo::BLOCK_LEN;
 
 /// Requests to start with.
 const START: u32 = 16;
+/// By how much a block lets the window grow in the slow start, while no queue is seen: a round trip makes it four times
+/// as large.
+const GROWTH: u32 = 3;
 /// Never fewer than this, so that the peer always knows what comes next.
 const LEAST: u32 = 5;
 /// Never more than this, whatever the peer allows: 32 MiB on the way covers 100 MB/s at 300 ms.
@@ -20,8 +25,22 @@ const MOST: u32 = 2048;
 const AHEAD: f64 = 8.0;
 const LEAST_AHEAD: f64 = 0.05;
 const MOST_AHEAD: f64 = 0.75;
-/// How often the rate is looked at.
-const SAMPLE: Duration = Duration::from_millis(100);
+/// What the path is taken to need at the most, in seconds: more than that is a queue.
+const LONGEST_PATH: f64 = 2.0;
+/// How often the rate is looked at, in seconds; not before the quickest answer could have come.
+const SAMPLE: f64 = 0.1;
+/// How much of the past the rate remembers, in seconds.
+const MEMORY: f64 = 0.25;
+/// Samples in a row without a better rate, at which the slow start ends: each is a round trip or more, in which the
+/// window grew.
+const FLAT: u32 = 3;
+/// The path is looked at again when the quickest answer was not matched for so long,
+const STALE: Duration = Duration::from_secs(10);
+/// or when the rate has fallen to this part of its best, but then not at once again.
+const FELL: f64 = 0.67;
+const PROBE_PAUSE: Duration = Duration::from_secs(2);
+/// Answers that a look at the path waits for.
+const PROBE_ANSWERS: u32 = 2;
 
 /// The request window of one peer.
 #[derive(Debug)]
@@ -33,16 +52,55 @@ pub struct RequestWindow {
     share: u32,
     slow_start: bool,
     snubbed: bool,
-    /// Bytes per second, smoothed over about a second.
+    /// Bytes per second, smoothed over some [`MEMORY`].
     rate: f64,
-    sample_bytes: u64,
-    sample_start: Option<Instant>,
+    sample: Option<Sample>,
     /// Samples in a row in which slow start did not raise the rate.
     flat: u32,
-    /// The best rate that slow start has seen.
+    /// The best rate since the slow start or the last look at the path.
     best: f64,
+    /// Mean time to an answer and its deviation, in seconds.
     answer: Option<(f64, f64)>,
-    fastest_answer: f64,
+    path: Path,
+}
+
+/// How quickly a peer answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// The mean time to an answer.
+    pub usual: Duration,
+    /// The time after which an answer is late even for this peer: mean and four deviations.
+    pub late: Duration,
+}
+
+/// What came since a moment.
+#[derive(Debug)]
+struct Sample {
+    start: Instant,
+    bytes: u64,
+    /// The quickest answer, in seconds.
+    quickest: f64,
+}
+
+/// What a request needs where nothing waits before it.
+#[derive(Debug)]
+struct Path {
+    /// The quickest answer, in seconds; infinite before the first.
+    quickest: f64,
+    /// When an answer was last about as quick.
+    seen: Option<Instant>,
+    probe: Option<Probe>,
+    /// When the last probe began.
+    probed: Option<Instant>,
+}
+
+/// A look at the path: the window is so small meanwhile that nothing queues.
+#[derive(Debug)]
+struct Probe {
+    since: Instant,
+    quickest: f64,
+    /// Answers to what was asked since.
+    answers: u32,
 }
 
 impl Default for RequestWindow {
@@ -54,12 +112,11 @@ impl Default for RequestWindow {
             slow_start: true,
             snubbed: false,
             rate: 0.0,
-            sample_bytes: 0,
-            sample_start: None,
+            sample: None,
             flat: 0,
             best: 0.0,
             answer: None,
-            fastest_answer: f64::INFINITY,
+            path: Path { quickest: f64::INFINITY, seen: None, probe: None, probed: None },
         }
     }
 }
@@ -83,23 +140,33 @@ impl RequestWindow {
     /// A block of `len` bytes came, `waited` after it was asked for.
     pub fn arrived(&mut self, len: u32, waited: Duration, now: Instant) {
         self.snubbed = false;
-        let waited = waited.as_secs_f64();
-        self.fastest_answer = self.fastest_answer.min(waited);
+        let seconds = waited.as_secs_f64();
         self.answer = Some(match self.answer {
-            None => (waited, waited / 2.0),
+            None => (seconds, seconds / 2.0),
             Some((mean, deviation)) => {
-                (mean + (waited - mean) / 8.0, deviation + ((waited - mean).abs() - deviation) / 4.0)
+                (mean + (seconds - mean) / 8.0, deviation + ((seconds - mean).abs() - deviation) / 4.0)
             }
         });
-        let start = *self.sample_start.get_or_insert(now);
-        self.sample_bytes += u64::from(len);
-        let elapsed = now.saturating_duration_since(start);
-        if elapsed >= SAMPLE {
-            self.sample(elapsed, now);
+        if let Some(longer) = self.path.answered(waited, now) {
+            if longer {
+                // The rate that it lets through has yet to be found.
+                (self.slow_start, self.flat, self.best) = (true, 0, 0.0);
+            }
+            self.follow_rate();
         }
-        if self.slow_start {
-            self.size = (self.size + 1).min(MOST);
+        // The first block opens a sample and is not part of it: the time that it took came before.
+        let Some(sample) = &mut self.sample else {
+            self.sample = Some(Sample { start: now, bytes: 0, quickest: f64::INFINITY });
+            self.grow(seconds);
+            return;
+        };
+        sample.bytes += u64::from(len);
+        sample.quickest = sample.quickest.min(seconds);
+        let elapsed = now.saturating_duration_since(sample.start).as_secs_f64();
+        if elapsed >= SAMPLE.max(self.path.seconds()) {
+            self.take_sample(elapsed, now);
         }
+        self.grow(seconds);
     }
 
     /// The peer let the answer time pass: one request at a time until it sends again.
@@ -107,8 +174,8 @@ impl RequestWindow {
         self.snubbed = true;
         self.slow_start = false;
         self.size = LEAST;
-        self.sample_start = None;
-        self.sample_bytes = 0;
+        self.path.probe = None;
+        self.sample = None;
     }
 
     /// Whether the peer is snubbed.
@@ -119,8 +186,7 @@ impl RequestWindow {
     /// A pause that was not the peer's slowness (choked, nothing to ask): what was measured before it stays, and the
     /// pause does not count.
     pub fn pause(&mut self) {
-        self.sample_start = None;
-        self.sample_bytes = 0;
+        self.sample = None;
     }
 
     /// How long to wait for the next block before the peer counts as snubbed: mean and four deviations, within 2 and
@@ -132,11 +198,10 @@ impl RequestWindow {
         }
     }
 
-    /// How long a request takes to be answered, on average, and the time after which an answer is late (mean and four
-    /// deviations); `None` while no block has come.
-    pub fn pace(&self) -> Option<(Duration, Duration)> {
+    /// How quickly it answers; `None` while no block has come.
+    pub fn pace(&self) -> Option<Pace> {
         let seconds = Duration::from_secs_f64;
-        self.answer.map(|(mean, deviation)| (seconds(mean), seconds(mean + 4.0 * deviation)))
+        self.answer.map(|(mean, deviation)| Pace { usual: seconds(mean), late: seconds(mean + 4.0 * deviation) })
     }
 
     /// Bytes per second over the last second or so.
@@ -144,77 +209,237 @@ impl RequestWindow {
         self.rate
     }
 
-    fn sample(&mut self, elapsed: Duration, now: Instant) {
-        let rate = self.sample_bytes as f64 / elapsed.as_secs_f64();
-        self.rate = if self.rate == 0.0 { rate } else { self.rate + (rate - self.rate) * 0.3 };
-        self.sample_start = Some(now);
-        self.sample_bytes = 0;
+    /// The slow start, after an answer.
+    fn grow(&mut self, waited: f64) {
         if self.slow_start {
-            // The window doubles in each round trip, so a rate that stays is the path's or the peer's own.
+            let queued = waited > 1.5 * self.path.quickest + 0.002;
+            self.size = (self.size + if queued { 1 } else { GROWTH }).min(MOST);
+        }
+    }
+
+    fn take_sample(&mut self, elapsed: f64, now: Instant) {
+        let Some(sample) = self.sample.replace(Sample { start: now, bytes: 0, quickest: f64::INFINITY }) else {
+            return;
+        };
+        let rate = sample.bytes as f64 / elapsed;
+        self.rate = if self.rate == 0.0 { rate } else { self.rate + (rate - self.rate) * elapsed / (elapsed + MEMORY) };
+        if self.slow_start {
             self.flat = if rate > self.best * 1.1 { 0 } else { self.flat + 1 };
             self.best = self.best.max(rate);
-            self.slow_start = self.flat < 5;
+            // A queue as long as it is meant to be, or a rate that stays while the window grows: the path's or the peer's own.
+            self.slow_start = self.flat < FLAT && sample.quickest < self.path.seconds() + self.path.ahead();
+            if self.slow_start {
+                return;
+            }
+            self.rate = self.rate.max(rate);
         }
-        if !self.slow_start {
-            let path = self.fastest_answer.min(2.0);
-            let ahead = (path * AHEAD).clamp(LEAST_AHEAD, MOST_AHEAD);
-            let blocks = self.rate * (ahead + path) / f64::from(BLOCK_LEN);
-            self.size = (blocks as u32).clamp(LEAST, MOST);
+        self.best = self.best.max(self.rate);
+        if self.path.is_doubtful(self.rate < self.best * FELL, now) {
+            self.path.look(now);
+            self.best = self.rate;
         }
+        self.follow_rate();
+    }
+
+    /// As many blocks as the rate and the path want; while the path is looked at, those that fill it without a queue.
+    fn follow_rate(&mut self) {
+        if self.slow_start {
+            return;
+        }
+        // With nothing ahead, a slow peer's next request would wait for the one before: one at a time is enough then.
+        let (ahead, least) = if self.path.probe.is_some() { (0.0, 1) } else { (self.path.ahead(), LEAST) };
+        let blocks = self.rate * (self.path.seconds() + ahead) / f64::from(BLOCK_LEN);
+        self.size = (blocks as u32).clamp(least, MOST);
+    }
+}
+
+impl Path {
+    fn seconds(&self) -> f64 {
+        self.quickest.min(LONGEST_PATH)
+    }
+
+    /// How far ahead to ask, in seconds.
+    fn ahead(&self) -> f64 {
+        (self.seconds() * AHEAD).clamp(LEAST_AHEAD, MOST_AHEAD)
+    }
+
+    /// Takes in the time of an answer. `Some`: a look at the path has ended, and whether the path has become longer.
+    fn answered(&mut self, waited: Duration, now: Instant) -> Option<bool> {
+        let seconds = waited.as_secs_f64();
+        if seconds <= self.quickest * 1.1 {
+            self.seen = Some(now);
+            self.quickest = self.quickest.min(seconds);
+        }
+        let probe = self.probe.as_mut().filter(|probe| waited <= now.saturating_duration_since(probe.since))?;
+        probe.quickest = probe.quickest.min(seconds);
+        probe.answers += 1;
+        if probe.answers < PROBE_ANSWERS {
+            return None;
+        }
+        let before = std::mem::replace(&mut self.quickest, probe.quickest);
+        self.seen = Some(now);
+        self.probe = None;
+        Some(self.quickest > 1.5 * before)
+    }
+
+    /// Whether the quickest answer may not be the path's time any more: after a while, or where the rate `fell`.
+    fn is_doubtful(&self, fell: bool, now: Instant) -> bool {
+        let before = |then: Option<Instant>, time| then.is_none_or(|then| now.saturating_duration_since(then) > time);
+        self.probe.is_none() && (before(self.seen, STALE) || (fell && before(self.probed, PROBE_PAUSE)))
+    }
+
+    fn look(&mut self, now: Instant) {
+        self.probe = Some(Probe { since: now, quickest: f64::INFINITY, answers: 0 });
+        self.probed = Some(now);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{LEAST, MOST, RequestWindow};
-    use crate::metainfo::BLOCK_LEN;
+    use std::collections::VecDeque;
     use std::time::{Duration, Instant};
 
-    /// A link that sends `rate` bytes per second after `delay`, asked with the window's size: the bytes after `time`.
-    fn run(window: &mut RequestWindow, rate: f64, delay: Duration, time: Duration) -> f64 {
-        let start = Instant::now();
-        let mut asked = std::collections::VecDeque::new();
-        let (mut now, mut free, mut bytes) = (start, start, 0.0);
-        while now < start + time {
-            while asked.len() < window.size() as usize {
-                asked.push_back(now);
-            }
-            let at: Instant = asked.pop_front().expect("the window is never 0");
-            free = free.max(at + delay) + Duration::from_secs_f64(f64::from(BLOCK_LEN) / rate);
-            now = now.max(free);
-            window.arrived(BLOCK_LEN, now - at, now);
-            bytes += f64::from(BLOCK_LEN);
+    use super::{LEAST, MOST, RequestWindow, START};
+    use crate::metainfo::BLOCK_LEN;
+
+    /// A peer behind a link, asked for as many blocks as the window has room for: one clock, no sleep.
+    struct Line {
+        window: RequestWindow,
+        /// Bytes per second.
+        rate: f64,
+        /// From a request to the first byte of its answer, in seconds, where nothing waits.
+        path: f64,
+        now: Instant,
+        /// When the link has sent everything that it was asked for so far.
+        free: Instant,
+        asked: VecDeque<Instant>,
+    }
+
+    impl Line {
+        fn new(rate: f64, path: f64) -> Self {
+            let mut window = RequestWindow::default();
+            window.set_allowed(2000);
+            let now = Instant::now();
+            Self { window, rate, path, now, free: now, asked: VecDeque::new() }
         }
-        bytes
+
+        /// Lets some seconds pass; the part of them that the link was idle.
+        fn idle_in(&mut self, seconds: f64) -> f64 {
+            let end = self.now + Duration::from_secs_f64(seconds);
+            let mut bytes = 0.0;
+            loop {
+                while self.asked.len() < self.window.size() as usize {
+                    self.asked.push_back(self.now);
+                }
+                let at = *self.asked.front().expect("the window is never 0");
+                let block = Duration::from_secs_f64(f64::from(BLOCK_LEN) / self.rate);
+                let free = self.free.max(at + Duration::from_secs_f64(self.path)) + block;
+                if free > end {
+                    self.now = end;
+                    return seconds - bytes / self.rate;
+                }
+                self.free = free;
+                self.now = free.max(self.now);
+                self.asked.pop_front();
+                self.window.arrived(BLOCK_LEN, self.now - at, self.now);
+                bytes += f64::from(BLOCK_LEN);
+            }
+        }
+
+        /// How long the link takes for all that it was asked for, in seconds.
+        fn queue(&self) -> f64 {
+            self.asked.len() as f64 * f64::from(BLOCK_LEN) / self.rate
+        }
+    }
+
+    /// Round trips from 10 to 200 ms, rates from 1 to 100 MB/s.
+    fn paths() -> impl Iterator<Item = (f64, f64)> {
+        [0.01, 0.05, 0.1, 0.2].into_iter().flat_map(|path| [1e6, 10e6, 40e6, 100e6].map(|rate| (rate, path)))
     }
 
     #[test]
-    fn a_long_fat_path_is_filled() {
-        for (rate, millis) in [(40e6, 100), (100e6, 200), (1e6, 200), (10e6, 10)] {
-            let mut window = RequestWindow::default();
-            window.set_allowed(2000);
-            run(&mut window, rate, Duration::from_millis(millis), Duration::from_secs(3));
-            let bytes = run(&mut window, rate, Duration::from_millis(millis), Duration::from_secs(5));
-            assert!(bytes > 0.95 * rate * 5.0, "{rate} B/s at {millis} ms: {bytes}");
+    fn the_window_opens_in_a_few_round_trips() {
+        for (rate, path) in paths() {
+            let mut line = Line::new(rate, path);
+            let lost = line.idle_in(3.0) / path;
+            // The first answer takes one. The window is four times as large after each further one.
+            let blocks = rate * path / f64::from(BLOCK_LEN) / f64::from(START);
+            let least = 1.0 + blocks.max(1.0).log(4.0).ceil();
+            println!("{rate:.0} B/s, {path} s: lost {lost:.1} round trips, {least} at the most");
+            assert!(lost < least + 0.05 / path, "{rate} B/s, {path} s: lost {lost} round trips");
+        }
+    }
+
+    #[test]
+    fn a_path_stays_full() {
+        for (rate, path) in paths() {
+            let mut line = Line::new(rate, path);
+            line.idle_in(3.0);
+            let idle = line.idle_in(60.0);
+            println!("{rate:.0} B/s, {path} s: idle {idle:.2} of 60 s, {:.2} s asked ahead", line.queue());
+            assert!(idle < 0.3, "{rate} B/s, {path} s: idle for {idle} of 60 s");
+            assert!(line.queue() < path + 1.0, "{rate} B/s, {path} s: {} s asked ahead", line.queue());
+        }
+    }
+
+    #[test]
+    fn a_rate_that_falls_and_comes_back_is_followed() {
+        for (rate, path) in paths() {
+            let mut line = Line::new(rate, path);
+            line.idle_in(3.0);
+            line.rate = rate / 20.0;
+            let idle = line.idle_in(20.0);
+            let queue = line.queue();
+            line.rate = rate;
+            let lost = line.idle_in(3.0);
+            println!("{rate:.0} B/s, {path} s: idle {idle:.2} of 20 s, queue {queue:.2} s, then lost {lost:.2} s");
+            assert!(idle < 1.0, "{rate} B/s, {path} s: idle for {idle} s while the link was slow");
+            let block = f64::from(BLOCK_LEN) / rate * 20.0;
+            assert!(queue < 2.0 + f64::from(LEAST) * block, "{rate} B/s, {path} s: {queue} s asked ahead");
+            assert!(lost < 0.2 + 4.0 * path, "{rate} B/s, {path} s: {lost} s until the rate was back");
+        }
+    }
+
+    #[test]
+    fn a_path_that_becomes_longer_is_noticed() {
+        for (rate, path) in paths() {
+            let mut line = Line::new(rate, path);
+            line.idle_in(3.0);
+            line.path = path * 10.0;
+            let lost = line.idle_in(10.0);
+            let idle = line.idle_in(10.0);
+            println!("{rate:.0} B/s, {path} s: lost {lost:.2} s, then {idle:.2} of 10 s");
+            // 2,000 blocks, which is all that it allows, do not fill the longest of these.
+            let best = f64::from(MOST) * f64::from(BLOCK_LEN) / line.path;
+            if best > 1.2 * rate {
+                assert!(lost < 2.0 + 25.0 * path, "{rate} B/s, {path} s: lost {lost} s");
+                assert!(idle < 0.3, "{rate} B/s, {path} s: idle for {idle} of 10 s");
+            }
         }
     }
 
     #[test]
     fn a_slow_peer_holds_few_blocks() {
-        let mut window = RequestWindow::default();
-        run(&mut window, 50e3, Duration::from_millis(20), Duration::from_secs(20));
-        assert!(window.size() <= 8, "{window:?}");
+        let mut line = Line::new(50e3, 0.02);
+        let mut most = 0;
+        for _ in 0..400 {
+            line.idle_in(0.05);
+            most = most.max(line.asked.len());
+        }
+        assert!(most <= 24, "{most} at the start");
+        assert!(line.window.size() <= 8, "{:?}", line.window);
     }
 
     #[test]
     fn the_window_stays_within_what_the_peer_allows_and_a_snub_leaves_one() {
-        let mut window = RequestWindow::default();
-        window.set_allowed(30);
-        run(&mut window, 100e6, Duration::from_millis(50), Duration::from_secs(2));
+        let mut line = Line::new(100e6, 0.05);
+        line.window.set_allowed(30);
+        line.idle_in(2.0);
+        let mut window = line.window;
         assert_eq!(window.size(), 30);
         window.snub();
         assert_eq!(window.size(), 1);
-        window.arrived(BLOCK_LEN, Duration::from_millis(5), Instant::now());
+        window.arrived(BLOCK_LEN, Duration::from_millis(5), line.now);
         assert!((LEAST..MOST).contains(&window.size()));
         assert!(window.patience() >= Duration::from_secs(2));
     }

@@ -73,7 +73,7 @@ impl Owner {
         let mut given = 0;
         let (usual, rate, outstanding) = {
             let pipeline = peer.link.pipeline.lock();
-            let usual = pipeline.window.pace().map_or(URGENT_PATIENCE, |(usual, _)| usual);
+            let usual = pipeline.window.pace().map_or(URGENT_PATIENCE, |pace| pace.usual);
             (usual, pipeline.window.rate(), pipeline.outstanding())
         };
         let again = |least: Duration| {

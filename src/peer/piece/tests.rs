@@ -1,9 +1,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Arrival, Pace, PieceInFlight};
+use super::{Arrival, PieceInFlight};
 use crate::metainfo::{BLOCK_LEN, Block, Content, Creation, Layout};
 use crate::peer::{BufferPool, PeerKey};
+use crate::policy::Pace;
 
 const A: PeerKey = PeerKey(1);
 const B: PeerKey = PeerKey(2);
