@@ -44,7 +44,7 @@ struct Slot {
     data: Option<(Buffer, PeerKey)>,
     /// Who was asked first, and who was asked too. Rarely more than one: [`Vec::new`] costs nothing.
     claim: Option<Claim>,
-    more: Vec<PeerKey>,
+    more: Vec<Claim>,
 }
 
 /// A block that a peer was asked for.
@@ -116,7 +116,8 @@ impl PieceInFlight {
         state.slots.len() as u32 - state.missing
     }
 
-    /// Claims up to `max` blocks that nobody has claimed, in order (strict priority within a piece).
+    /// Claims up to `max` blocks that nobody has claimed, in order (strict priority within a piece), for a peer that
+    /// answers at this pace.
     pub(crate) fn claim(&self, peer: PeerKey, max: usize, pace: Option<Pace>, now: Instant, out: &mut Vec<Block>) {
         if self.unclaimed() == 0 {
             return;
@@ -131,6 +132,7 @@ impl PieceInFlight {
                 break;
             }
             if slot.claim.is_none() && slot.data.is_none() {
+                let pace = pace.map(|pace| pace.after((max - left) as u32));
                 slot.claim = Some(Claim { holder: peer, asked: now, pace });
                 self.unclaimed.fetch_sub(1, Ordering::Relaxed);
                 out.push(slot.block);
@@ -140,13 +142,14 @@ impl PieceInFlight {
     }
 
     /// Claims up to `max` blocks that others were asked for and that `peer`, which answers within `patience`, would bring
-    /// sooner: the endgame. That is so where the other one is late by its own measure, or needs more than twice as long
+    /// sooner: the endgame. That is so where all the others are late by their own measure, or need more than twice as long
     /// still. Those that would take longest come first.
     pub(crate) fn claim_again(
         &self,
         peer: PeerKey,
         max: usize,
         patience: Duration,
+        pace: Option<Pace>,
         now: Instant,
         out: &mut Vec<Block>,
     ) {
@@ -158,8 +161,9 @@ impl PieceInFlight {
         let mut waiting: Vec<(Reverse<Duration>, usize)> =
             slots.filter_map(|(at, slot)| Some((Reverse(slot.gain(peer, patience, now)?), at))).collect();
         waiting.sort_unstable();
-        for (_, at) in waiting.into_iter().take(max) {
-            state.slots[at].more.push(peer);
+        for (n, (_, at)) in (0..).zip(waiting.into_iter().take(max)) {
+            let pace = pace.map(|pace| pace.after(n));
+            state.slots[at].more.push(Claim { holder: peer, asked: now, pace });
             out.push(state.slots[at].block);
         }
     }
@@ -168,11 +172,11 @@ impl PieceInFlight {
     pub(crate) fn release(&self, peer: PeerKey, block: Block) {
         let mut state = self.state.lock();
         let Some(slot) = state.slots.get_mut(block.number() as usize) else { return };
-        slot.more.retain(|&other| other != peer);
+        slot.more.retain(|other| other.holder != peer);
         if let Some(claim) = slot.claim
             && claim.holder == peer
         {
-            slot.claim = slot.more.pop().map(|other| Claim { holder: other, pace: None, ..claim });
+            slot.claim = slot.more.pop();
             if slot.claim.is_none() && slot.data.is_none() && !state.closed {
                 self.unclaimed.fetch_add(1, Ordering::Relaxed);
                 self.released.fetch_add(1, Ordering::Relaxed);
@@ -195,9 +199,8 @@ impl PieceInFlight {
         if slot.claim.is_none() {
             self.unclaimed.fetch_sub(1, Ordering::Relaxed);
         }
-        let mut others = std::mem::take(&mut slot.more);
-        others.extend(slot.claim.take().map(|claim| claim.holder));
-        others.retain(|&other| other != peer);
+        let claims = std::mem::take(&mut slot.more).into_iter().chain(slot.claim.take());
+        let others = claims.map(|claim| claim.holder).filter(|&other| other != peer).collect();
         slot.data = Some((data, peer));
         state.missing -= 1;
         if state.missing > 0 {
@@ -236,28 +239,37 @@ impl PieceInFlight {
     /// For each block whether it has arrived and who is asked for it.
     pub(crate) fn look(&self) -> Vec<(bool, Vec<PeerKey>)> {
         let state = self.state.lock();
-        let asked =
-            |slot: &Slot| slot.claim.iter().map(|claim| claim.holder).chain(slot.more.iter().copied()).collect();
+        let asked = |slot: &Slot| slot.claims().map(|claim| claim.holder).collect();
         state.slots.iter().map(|slot| (slot.data.is_some(), asked(slot))).collect()
     }
 }
 
 impl Slot {
-    /// How much longer than `peer`, which answers within `patience`, the one who was asked may take; `None` where asking
-    /// again is no gain.
+    fn claims(&self) -> impl Iterator<Item = &Claim> {
+        self.claim.iter().chain(&self.more)
+    }
+
+    /// How long those who were asked may take still; `None` where `peer`, which answers within `patience`, would not bring
+    /// it in half the time.
     fn gain(&self, peer: PeerKey, patience: Duration, now: Instant) -> Option<Duration> {
-        let claim = self.claim.filter(|claim| claim.holder != peer)?;
-        if self.data.is_some() || self.more.contains(&peer) {
+        if self.data.is_some() || self.claims().any(|claim| claim.holder == peer) {
             return None;
         }
-        let waited = now.saturating_duration_since(claim.asked);
-        let left = match claim.pace {
-            Some(pace) if waited < pace.late + patience => pace.usual.saturating_sub(waited),
-            None if waited < patience * 2 => Duration::ZERO,
-            // Late by its own measure: there is no telling.
-            _ => Duration::MAX,
-        };
+        let left = self.claims().map(|claim| claim.left(patience, now)).min()?;
         (left > patience * 2).then_some(left)
+    }
+}
+
+impl Claim {
+    /// How long the holder will take still, to one who would need `patience`; [`Duration::MAX`] where it is late by its own
+    /// measure: there is no telling.
+    fn left(&self, patience: Duration, now: Instant) -> Duration {
+        let waited = now.saturating_duration_since(self.asked);
+        match self.pace {
+            Some(pace) if waited < pace.usual + pace.slack + patience => pace.usual.saturating_sub(waited),
+            None if waited < patience * 2 => Duration::ZERO,
+            _ => Duration::MAX,
+        }
     }
 }
 

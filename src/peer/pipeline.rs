@@ -144,7 +144,6 @@ impl Pipeline {
             return refill;
         }
         let size = self.window.size() as usize;
-        let pace = self.window.pace();
         let mut at = 0;
         while let Some(work) = self.queue.get(at) {
             let room = size.saturating_sub(self.outstanding.len());
@@ -157,11 +156,12 @@ impl Pipeline {
                 continue;
             }
             let before = refill.requests.len();
+            let pace = self.window.pace(self.outstanding.len());
             match work.again {
                 None => work.piece.claim(self.key, room, pace, now, &mut refill.requests),
                 Some(again) => {
                     let most = room.min(again.most);
-                    work.piece.claim_again(self.key, most, again.patience, now, &mut refill.requests);
+                    work.piece.claim_again(self.key, most, again.patience, pace, now, &mut refill.requests);
                 }
             }
             let piece = Arc::clone(&work.piece);
@@ -270,11 +270,12 @@ impl Pipeline {
         self.allowed_fast.get_or_insert_with(|| Bits::new(pieces)).set(piece.get());
     }
 
-    /// How long the peer has owed us a block beyond its usual time; `None` while it is in time.
-    pub(crate) fn overdue(&self, now: Instant) -> Option<Duration> {
-        let oldest = self.outstanding.front().filter(|_| self.held.is_none())?;
-        let silent = now.saturating_duration_since(self.last_progress.max(oldest.at));
-        silent.checked_sub(self.window.patience())
+    /// Whether the peer has owed us a block for longer than it may take.
+    pub(crate) fn is_overdue(&self, now: Instant) -> bool {
+        let oldest = self.outstanding.front().filter(|_| self.held.is_none());
+        oldest.is_some_and(|oldest| {
+            now.saturating_duration_since(self.last_progress.max(oldest.at)) >= self.window.patience()
+        })
     }
 
     /// We ourselves keep from reading, for our limits or because the verify workers are behind: the snub clock stands.

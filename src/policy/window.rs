@@ -27,6 +27,8 @@ const LEAST_AHEAD: f64 = 0.05;
 const MOST_AHEAD: f64 = 0.75;
 /// What the path is taken to need at the most, in seconds: more than that is a queue.
 const LONGEST_PATH: f64 = 2.0;
+/// What a request is reckoned to take at the most, in seconds.
+const LONGEST_WAIT: f64 = 600.0;
 /// How often the rate is looked at, in seconds; not before the quickest answer could have come.
 const SAMPLE: f64 = 0.1;
 /// How much of the past the rate remembers, in seconds.
@@ -64,13 +66,22 @@ pub struct RequestWindow {
     path: Path,
 }
 
-/// How quickly a peer answers.
+/// How quickly a peer will answer what it is asked next.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// The mean time to an answer.
+    /// The time to the answer to the first request.
     pub usual: Duration,
-    /// The time after which an answer is late even for this peer: mean and four deviations.
-    pub late: Duration,
+    /// What each further request adds to that.
+    pub each: Duration,
+    /// How much later an answer may be: four deviations.
+    pub slack: Duration,
+}
+
+impl Pace {
+    /// The pace of the request after `n` others.
+    pub fn after(self, n: u32) -> Self {
+        Self { usual: self.usual + self.each * n, ..self }
+    }
 }
 
 /// What came since a moment.
@@ -198,10 +209,19 @@ impl RequestWindow {
         }
     }
 
-    /// How quickly it answers; `None` while no block has come.
-    pub fn pace(&self) -> Option<Pace> {
-        let seconds = Duration::from_secs_f64;
-        self.answer.map(|(mean, deviation)| Pace { usual: seconds(mean), late: seconds(mean + 4.0 * deviation) })
+    /// How quickly it will answer a request, with `outstanding` before it; `None` while no block has come. What waits
+    /// before a request says more of its time than the mean of the past: a window that grows makes every answer late.
+    pub fn pace(&self, outstanding: usize) -> Option<Pace> {
+        let (mean, deviation) = self.answer?;
+        let seconds = |seconds: f64| Duration::from_secs_f64(seconds.min(LONGEST_WAIT));
+        let slack = seconds(4.0 * deviation);
+        if self.rate == 0.0 {
+            return Some(Pace { usual: seconds(mean), each: Duration::ZERO, slack });
+        }
+        let each = f64::from(BLOCK_LEN) / self.rate;
+        // The quickest answer has the time of one block in it.
+        let queued = self.path.quickest.max(each * (outstanding + 1) as f64);
+        Some(Pace { usual: seconds(queued), each: seconds(each), slack })
     }
 
     /// Bytes per second over the last second or so.

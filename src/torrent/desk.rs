@@ -115,11 +115,11 @@ impl Desk {
         true
     }
 
-    /// Notes that a peer was handed a piece.
-    pub(crate) fn handed(&mut self, piece: PieceIndex, to: PeerKey) {
+    /// Notes that a peer was handed a piece, of which blocks had been `released` so often before.
+    pub(crate) fn handed(&mut self, piece: PieceIndex, to: PeerKey, released: u32) {
         if let Some(flight) = self.flights.get_mut(&piece.get()) {
             flight.holders.retain(|holder| holder.peer != to);
-            flight.holders.push(Holder { peer: to, released: flight.piece.released() });
+            flight.holders.push(Holder { peer: to, released });
         }
     }
 

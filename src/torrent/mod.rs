@@ -166,6 +166,9 @@ struct Owner {
     next_journal: Instant,
     next_tick: Instant,
     haves: Haves,
+    /// When peers that found nothing to ask for look whether others have become late: they wait for time to pass, not for
+    /// anything to happen.
+    next_look: Option<Instant>,
     /// Somebody may find work now who did not before.
     refeed: bool,
     /// Memory for pieces in flight was given back.
@@ -242,6 +245,7 @@ impl Owner {
             next_journal: now,
             next_tick: now,
             haves: Haves::new(now),
+            next_look: None,
             refeed: false,
             room: false,
             refill_slots: false,
@@ -268,7 +272,7 @@ impl Owner {
 
     fn run(mut self) {
         while self.ended.is_none() {
-            let until = self.haves.due().map_or(self.next_tick, |due| due.min(self.next_tick));
+            let until = self.haves.due().into_iter().chain(self.next_look).fold(self.next_tick, Instant::min);
             let next = if self.dial_on { self.inbox.try_recv().ok() } else { self.inbox.recv_deadline(until).ok() };
             if let Some(message) = next {
                 self.handle(message);
@@ -283,6 +287,9 @@ impl Owner {
             }
             let now = Instant::now();
             self.keep_ledger(now);
+            if self.next_look.take_if(|look| *look <= now).is_some() {
+                self.feed_hungry(false);
+            }
             if now >= self.next_tick {
                 self.tick(now);
             }

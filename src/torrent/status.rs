@@ -14,8 +14,6 @@ use crate::peer::{Activity, PeerKey, Traffic};
 pub(super) const ROUND: Duration = Duration::from_secs(10);
 /// How often the owner looks around.
 const TICK: Duration = Duration::from_millis(250);
-/// How often while peers wait for work at the end of a download.
-const ENDGAME_TICK: Duration = Duration::from_millis(20);
 /// How often the journal is written while pieces arrive.
 pub(super) const JOURNAL: Duration = Duration::from_secs(5);
 
@@ -56,9 +54,7 @@ impl Owner {
             }
         }
         self.publish();
-        let endgame =
-            matches!(self.phase, Phase::Running) && !self.finished && self.desk.len() > 0 && self.somebody_is_hungry();
-        self.next_tick = now + if endgame { ENDGAME_TICK } else { TICK };
+        self.next_tick = now + TICK;
     }
 
     /// Tells the ledger when the torrent is at something else.
@@ -88,10 +84,6 @@ impl Owner {
         let any = |state| trackers.iter().any(|tracker| tracker.state == state);
         let answered = any(TrackerState::Working) || any(TrackerState::Failed);
         any(TrackerState::Announcing) || (any(TrackerState::Untried) && !answered)
-    }
-
-    fn somebody_is_hungry(&self) -> bool {
-        self.peers.values().any(|peer| peer.hungry.is_some() && !peer.choking_us && peer.we_interested)
     }
 
     fn measure(&mut self, now: Instant) {

@@ -21,6 +21,10 @@ const LEAST: Duration = Duration::from_millis(20);
 const FULL: Duration = Duration::from_secs(1);
 /// The same for a piece that a reader waits for.
 const URGENT_PATIENCE: Duration = Duration::from_millis(150);
+/// How soon a peer that found nothing to ask for looks again.
+const LOOK: Duration = Duration::from_millis(20);
+/// What came twice may be this part of what came, before only what is late indeed is asked for again.
+const TWICE: u64 = 200;
 /// How many urgent pieces are watched for slow peers.
 const URGENT: usize = 4;
 
@@ -73,13 +77,14 @@ impl Owner {
         let mut given = 0;
         let (usual, rate, outstanding) = {
             let pipeline = peer.link.pipeline.lock();
-            let usual = pipeline.window.pace().map_or(URGENT_PATIENCE, |pace| pace.usual);
-            (usual, pipeline.window.rate(), pipeline.outstanding())
+            let outstanding = pipeline.outstanding();
+            let usual = pipeline.window.pace(outstanding).map_or(URGENT_PATIENCE, |pace| pace.usual);
+            (usual, pipeline.window.rate(), outstanding)
         };
         let again = |least: Duration| {
             let patience = usual.max(least);
-            // What it brings in that time: more would only make it slow itself.
-            let most = (rate * patience.as_secs_f64() / f64::from(BLOCK_LEN)) as usize;
+            // What it brings in that time and until the next look: more would only make it slow itself.
+            let most = (rate * (patience + LOOK).as_secs_f64() / f64::from(BLOCK_LEN)) as usize;
             Again { patience, most: most.max(1).saturating_sub(outstanding) }
         };
         given += self.give_urgent(key, again(URGENT_PATIENCE));
@@ -97,7 +102,11 @@ impl Owner {
         if given == 0 {
             // At the end of a download nothing else is left to ask for. Before it, memory is full of what others were
             // asked for.
-            given = self.give_overdue(key, again(if self.desk.has_room() { LEAST } else { FULL }));
+            let least = if self.desk.has_room() && !self.is_wasteful() { LEAST } else { FULL };
+            given = self.give_overdue(key, again(least));
+        }
+        if given == 0 {
+            self.next_look.get_or_insert_with(|| Instant::now() + LOOK);
         }
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if given > 0 {
@@ -108,12 +117,21 @@ impl Owner {
         }
     }
 
+    /// Whether much has come twice. On a machine that is too busy to tell slow peers from others, asking again costs more
+    /// than it gains.
+    fn is_wasteful(&self) -> bool {
+        let failed = u64::from(self.failed_pieces) * u64::from(self.shared.metainfo.layout().piece_length());
+        let twice = Traffic::read(&self.traffic.wasted).saturating_sub(failed);
+        twice > Traffic::read(&self.traffic.down) / TWICE
+    }
+
     fn give(&mut self, key: PeerKey, work: Work) -> bool {
         let Some(peer) = self.peers.get(&key) else { return false };
-        let index = work.piece.index();
+        // Before it is given: the peer may be done with it, and have left blocks, before we write that down.
+        let (index, released) = (work.piece.index(), work.piece.released());
         let given = peer.link.give(work).is_ok();
         if given {
-            self.desk.handed(index, key);
+            self.desk.handed(index, key, released);
         }
         given
     }
@@ -297,7 +315,7 @@ impl Owner {
     pub(super) fn snub_stalled(&mut self, now: Instant) {
         let overdue = |peer: &Peer| {
             let mut pipeline = peer.link.pipeline.lock();
-            let stalled = pipeline.overdue(now).is_some();
+            let stalled = pipeline.is_overdue(now);
             if stalled {
                 pipeline.snub(now);
             }

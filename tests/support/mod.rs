@@ -1,6 +1,7 @@
 //! What several test binaries share: made-up torrents, sessions that keep to loopback, and scripted peers.
 #![allow(dead_code, unreachable_pub, reason = "not every test binary uses all of it")]
 
+pub mod link;
 pub mod payload;
 pub mod scripted;
 

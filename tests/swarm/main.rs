@@ -8,6 +8,8 @@ mod explain;
 mod files;
 mod hostile;
 mod limits;
+mod paths;
 mod reading;
 mod sessions;
+mod uneven;
 mod vices;

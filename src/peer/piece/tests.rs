@@ -8,6 +8,7 @@ use crate::policy::Pace;
 
 const A: PeerKey = PeerKey(1);
 const B: PeerKey = PeerKey(2);
+const C: PeerKey = PeerKey(3);
 
 fn layout(len: u64, piece_length: u32) -> Arc<Layout> {
     let creation = Creation::new("x", Content::File { len, executable: false }, piece_length);
@@ -28,7 +29,7 @@ fn claim(piece: &PieceInFlight, peer: PeerKey, max: usize, now: Instant) -> Vec<
 
 fn again(piece: &PieceInFlight, peer: PeerKey, patience: Duration, now: Instant) -> Vec<Block> {
     let mut out = Vec::new();
-    piece.claim_again(peer, 10, patience, now, &mut out);
+    piece.claim_again(peer, 10, patience, None, now, &mut out);
     out
 }
 
@@ -106,13 +107,32 @@ fn a_block_that_is_not_one_of_the_pieces_own_is_refused() {
 #[test]
 fn a_quick_peer_is_not_asked_after_and_a_late_one_is() {
     let (piece, now) = (piece(), Instant::now());
-    let pace = Pace { usual: Duration::from_millis(100), late: Duration::from_millis(300) };
+    let pace = Pace { usual: Duration::from_millis(100), each: Duration::ZERO, slack: Duration::from_millis(200) };
     piece.claim(A, 4, Some(pace), now, &mut Vec::new());
     let patience = Duration::from_millis(80);
     assert!(again(&piece, B, patience, now).is_empty(), "it will answer about as soon");
     assert!(again(&piece, A, patience, now + Duration::from_secs(9)).is_empty(), "nobody is asked twice");
     assert_eq!(again(&piece, B, patience, now + Duration::from_secs(1)).len(), 4);
     assert!(again(&piece, B, patience, now + Duration::from_secs(9)).is_empty());
+}
+
+#[test]
+fn what_a_slow_peer_has_queued_is_asked_again_the_last_block_first() {
+    let (piece, now) = (piece(), Instant::now());
+    let pace =
+        Pace { usual: Duration::from_millis(300), each: Duration::from_millis(300), slack: Duration::from_secs(1) };
+    let blocks = {
+        let mut out = Vec::new();
+        piece.claim(A, 4, Some(pace), now, &mut out);
+        out
+    };
+    let patience = Duration::from_millis(200);
+    let mut out = Vec::new();
+    piece.claim_again(B, 9, patience, Some(pace), now, &mut out);
+    assert_eq!(out, [blocks[3], blocks[2], blocks[1]], "the first comes soon enough");
+    assert!(again(&piece, C, patience, now).is_empty(), "B is about to bring them");
+    let late = now + Duration::from_millis(2200);
+    assert_eq!(again(&piece, C, patience, late), [blocks[0]], "nobody else was asked for it");
 }
 
 #[test]

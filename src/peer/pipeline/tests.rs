@@ -283,12 +283,12 @@ fn a_peer_is_overdue_after_its_patience_and_in_time_after_a_block() {
     swarm.give(0, 0, None);
     swarm.refill(0);
     let start = swarm.now;
-    assert!(swarm.peers[0].pipeline.overdue(start + Duration::from_secs(9)).is_none());
-    assert!(swarm.peers[0].pipeline.overdue(start + Duration::from_secs(11)).is_some());
+    assert!(!swarm.peers[0].pipeline.is_overdue(start + Duration::from_secs(9)));
+    assert!(swarm.peers[0].pipeline.is_overdue(start + Duration::from_secs(11)));
     swarm.now += Duration::from_secs(9);
     let block = swarm.outstanding(0, 0).unwrap();
     swarm.arrive(0, block);
-    assert!(swarm.peers[0].pipeline.overdue(start + Duration::from_secs(11)).is_none());
+    assert!(!swarm.peers[0].pipeline.is_overdue(start + Duration::from_secs(11)));
 }
 
 #[test]

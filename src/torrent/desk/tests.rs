@@ -26,7 +26,7 @@ fn open(desk: &mut Desk, piece: u32, failures: u32) -> Option<Arc<PieceInFlight>
 
 fn hand(desk: &mut Desk, piece: &PieceInFlight, peer: PeerKey, blocks: usize) -> Vec<Block> {
     let mut claimed = Vec::new();
-    desk.handed(piece.index(), peer);
+    desk.handed(piece.index(), peer, piece.released());
     piece.claim(peer, blocks, None, Instant::now(), &mut claimed);
     claimed
 }
@@ -80,7 +80,7 @@ fn a_piece_is_handed_to_a_peer_once_until_blocks_of_it_are_free_again() {
     assert!(desk.joinable(A, |_| true).is_some());
     assert!(desk.orphan(A, |_| true).is_some(), "nobody is known to work on what is free");
     assert!(desk.orphan(A, |_| false).is_none());
-    desk.handed(piece.index(), A);
+    desk.handed(piece.index(), A, piece.released());
     assert!(desk.joinable(A, |_| true).is_none());
 }
 
