@@ -16,6 +16,9 @@ use super::buffer::Buffer;
 use crate::metainfo::{Block, Layout, PieceIndex};
 use crate::policy::Pace;
 
+/// How long the first answer of a peer is waited for before others are asked too.
+const UNKNOWN: Duration = Duration::from_millis(500);
+
 /// One piece that is being fetched. Shared by the owner and by every peer that works on it.
 pub(crate) struct PieceInFlight {
     index: PieceIndex,
@@ -267,7 +270,7 @@ impl Claim {
         let waited = now.saturating_duration_since(self.asked);
         match self.pace {
             Some(pace) if waited < pace.usual + pace.slack + patience => pace.usual.saturating_sub(waited),
-            None if waited < patience * 2 => Duration::ZERO,
+            None if waited < (patience * 2).max(UNKNOWN) => Duration::ZERO,
             _ => Duration::MAX,
         }
     }

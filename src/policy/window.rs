@@ -29,6 +29,8 @@ const MOST_AHEAD: f64 = 0.75;
 const LONGEST_PATH: f64 = 2.0;
 /// What a request is reckoned to take at the most, in seconds.
 const LONGEST_WAIT: f64 = 600.0;
+/// How much later than usual an answer may be at the least, in seconds: a busy machine is no slow peer.
+const LEAST_SLACK: f64 = 0.1;
 /// How often the rate is looked at, in seconds; not before the quickest answer could have come.
 const SAMPLE: f64 = 0.1;
 /// How much of the past the rate remembers, in seconds.
@@ -73,7 +75,7 @@ pub struct Pace {
     pub usual: Duration,
     /// What each further request adds to that.
     pub each: Duration,
-    /// How much later an answer may be: four deviations.
+    /// How much later an answer may be: four deviations, at least a tenth of a second.
     pub slack: Duration,
 }
 
@@ -214,7 +216,7 @@ impl RequestWindow {
     pub fn pace(&self, outstanding: usize) -> Option<Pace> {
         let (mean, deviation) = self.answer?;
         let seconds = |seconds: f64| Duration::from_secs_f64(seconds.min(LONGEST_WAIT));
-        let slack = seconds(4.0 * deviation);
+        let slack = seconds((4.0 * deviation).max(LEAST_SLACK));
         if self.rate == 0.0 {
             return Some(Pace { usual: seconds(mean), each: Duration::ZERO, slack });
         }

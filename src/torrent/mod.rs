@@ -288,7 +288,7 @@ impl Owner {
             let now = Instant::now();
             self.keep_ledger(now);
             if self.next_look.take_if(|look| *look <= now).is_some() {
-                self.feed_hungry(false);
+                self.look_for_late();
             }
             if now >= self.next_tick {
                 self.tick(now);

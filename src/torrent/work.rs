@@ -1,5 +1,6 @@
 //! Who fetches what: pieces to hungry peers, and what becomes of pieces that are complete.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ const FULL: Duration = Duration::from_secs(1);
 const URGENT_PATIENCE: Duration = Duration::from_millis(150);
 /// How soon a peer that found nothing to ask for looks again.
 const LOOK: Duration = Duration::from_millis(20);
+/// How many peers, the quickest, look at a time: where many wait for work, they would all ask for the same.
+const LOOKERS: usize = 8;
 /// What came twice may be this part of what came, before only what is late indeed is asked for again.
 const TWICE: u64 = 200;
 /// How many urgent pieces are watched for slow peers.
@@ -64,7 +67,7 @@ impl Owner {
     }
 
     /// Finds work for a peer: urgent pieces first, then pieces that somebody left, then new ones, then what others work
-    /// on, and last what others were asked for and do not send.
+    /// on. What others were asked for and do not send is looked for later, and by few.
     pub(super) fn feed(&mut self, key: PeerKey) {
         if !matches!(self.phase, Phase::Running) || self.finished {
             return;
@@ -75,19 +78,9 @@ impl Owner {
             return;
         }
         let mut given = 0;
-        let (usual, rate, outstanding) = {
-            let pipeline = peer.link.pipeline.lock();
-            let outstanding = pipeline.outstanding();
-            let usual = pipeline.window.pace(outstanding).map_or(URGENT_PATIENCE, |pace| pace.usual);
-            (usual, pipeline.window.rate(), outstanding)
-        };
-        let again = |least: Duration| {
-            let patience = usual.max(least);
-            // What it brings in that time and until the next look: more would only make it slow itself.
-            let most = (rate * (patience + LOOK).as_secs_f64() / f64::from(BLOCK_LEN)) as usize;
-            Again { patience, most: most.max(1).saturating_sub(outstanding) }
-        };
-        given += self.give_urgent(key, again(URGENT_PATIENCE));
+        if !self.urgent.is_empty() {
+            given += self.give_urgent(key, again(peer, URGENT_PATIENCE));
+        }
         while given < wanted {
             let Some(piece) = self.orphan_for(key).or_else(|| self.open_for(key)).or_else(|| self.joinable_for(key))
             else {
@@ -99,21 +92,41 @@ impl Owner {
             }
             given += blocks.max(1);
         }
-        if given == 0 {
-            // At the end of a download nothing else is left to ask for. Before it, memory is full of what others were
-            // asked for.
-            let least = if self.desk.has_room() && !self.is_wasteful() { LEAST } else { FULL };
-            given = self.give_overdue(key, again(least));
-        }
-        if given == 0 {
-            self.next_look.get_or_insert_with(|| Instant::now() + LOOK);
-        }
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if given > 0 {
             peer.hungry = None;
-        } else {
-            let lack = if self.desk.has_room() { Activity::Taken } else { Activity::Memory };
-            peer.link.pipeline.lock().starve(lack, Instant::now());
+            return;
+        }
+        let lack = if self.desk.has_room() { Activity::Taken } else { Activity::Memory };
+        peer.link.pipeline.lock().starve(lack, Instant::now());
+        if self.desk.len() > 0 {
+            self.next_look.get_or_insert_with(|| Instant::now() + LOOK);
+        }
+    }
+
+    /// The endgame: peers that found nothing to ask for are given what others are late with. At the end of a download
+    /// nothing else is left to ask for; before it, memory is full of what others were asked for.
+    pub(super) fn look_for_late(&mut self) {
+        let now = Instant::now();
+        if !matches!(self.phase, Phase::Running) || self.finished || self.desk.len() == 0 {
+            return;
+        }
+        let idle = self.peers.iter().filter(|(_, peer)| peer.hungry.is_some() && peer.we_interested);
+        let mut idle: Vec<(Reverse<u64>, PeerKey)> =
+            idle.map(|(&key, peer)| (Reverse(peer.down.0.rate(now)), key)).collect();
+        if idle.is_empty() {
+            return;
+        }
+        self.next_look = Some(now + LOOK);
+        let least = if self.desk.has_room() && !self.is_wasteful() { LEAST } else { FULL };
+        idle.sort_unstable();
+        for (_, key) in idle.into_iter().take(LOOKERS) {
+            let Some(peer) = self.peers.get(&key) else { continue };
+            if self.give_overdue(key, again(peer, least)) > 0
+                && let Some(peer) = self.peers.get_mut(&key)
+            {
+                peer.hungry = None;
+            }
         }
     }
 
@@ -335,6 +348,17 @@ impl Owner {
             self.let_go(key);
         }
     }
+}
+
+/// How far a peer may go in the endgame, where it is reckoned to need the `least` for an answer.
+fn again(peer: &Peer, least: Duration) -> Again {
+    let pipeline = peer.link.pipeline.lock();
+    let outstanding = pipeline.outstanding();
+    let usual = pipeline.window.pace(outstanding).map_or(URGENT_PATIENCE, |pace| pace.usual);
+    let patience = usual.max(least);
+    // What it brings in that time and until the next look: more would only make it slow itself.
+    let most = (pipeline.window.rate() * (patience + LOOK).as_secs_f64() / f64::from(BLOCK_LEN)) as usize;
+    Again { patience, most: most.max(1).saturating_sub(outstanding) }
 }
 
 /// Stalls in a row, without a single block between them, after which a peer is dropped.

@@ -128,7 +128,9 @@ fn what_a_slow_peer_has_queued_is_asked_again_the_last_block_first() {
     };
     let patience = Duration::from_millis(200);
     let mut out = Vec::new();
-    piece.claim_again(B, 9, patience, Some(pace), now, &mut out);
+    let quick =
+        Pace { usual: Duration::from_millis(50), each: Duration::from_millis(10), slack: Duration::from_secs(9) };
+    piece.claim_again(B, 9, patience, Some(quick), now, &mut out);
     assert_eq!(out, [blocks[3], blocks[2], blocks[1]], "the first comes soon enough");
     assert!(again(&piece, C, patience, now).is_empty(), "B is about to bring them");
     let late = now + Duration::from_millis(2200);
