@@ -31,9 +31,9 @@ fn fills(round_trip: u64, rate: u32, len: usize) {
     let path = Path::new(round_trip, rate);
     for calls in [true, false] {
         let took = download(&payload, path, calls);
-        // The call, the handshake, who is unchoked and the first answer are some round trips, a slow start is a few more;
-        // the rest is for a machine that has other things to do.
-        let most = path.needs(len).mul_f64(1.3) + path.round_trip * 12 + Duration::from_secs(1);
+        // A tutorial's five requests at a time would need ten times as long where the path is long; the rest is for a
+        // machine that has other things to do. How few round trips are lost is tested on a clock, with the window.
+        let most = path.needs(len) * 2 + path.round_trip * 12 + Duration::from_secs(2);
         assert!(took < most, "{path:?}, calls: {calls}: {took:.2?} instead of {:.2?}", path.needs(len));
     }
 }

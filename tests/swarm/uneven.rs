@@ -131,14 +131,14 @@ fn download(len: usize, piece_length: u32, fast: f64, slow: usize, stalling: usi
 #[test]
 fn slow_and_stalling_peers_hold_up_nothing() {
     let Outcome { took, needs, wasted } = download(24 << 20, 256 << 10, 8e6, 20, 5);
-    assert!(took < needs.mul_f64(1.5) + Duration::from_secs(1), "{took:.2?} instead of {needs:.2?}");
+    assert!(took < needs.mul_f64(1.5) + Duration::from_secs(2), "{took:.2?} instead of {needs:.2?}");
     assert!(wasted < 0.01, "wasted {:.2} %", wasted * 100.0);
 }
 
 #[test]
 fn nor_do_they_where_pieces_are_large() {
     let Outcome { took, needs, wasted } = download(16 << 20, 4 << 20, 8e6, 10, 2);
-    assert!(took < needs.mul_f64(1.5) + Duration::from_secs(1), "{took:.2?} instead of {needs:.2?}");
+    assert!(took < needs.mul_f64(1.5) + Duration::from_secs(2), "{took:.2?} instead of {needs:.2?}");
     assert!(wasted < 0.01, "wasted {:.2} %", wasted * 100.0);
 }
 
