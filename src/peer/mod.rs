@@ -8,7 +8,7 @@
 //!             work, outgoing                      blocks
 //!   owner ───────────────────▶ tx-ADDR ─▶ socket ─▶ rx-ADDR ─▶ piece in flight ─▶ verify queue
 //!     ▲                           ▲                    │
-//!     └────────── facts ──────────┴──── uploads, kick ─┘
+//!     └────────── facts ──────────┴───── wishes, kick ─┘
 //! ```
 
 mod buffer;
@@ -52,8 +52,9 @@ pub(crate) use valve::Valve;
 pub(crate) const STACK: usize = 192 * 1024;
 /// Pieces handed to a peer ahead of its claims.
 const WORK: usize = 64;
-/// How many requests of a peer wait for their upload (BEP 10 `reqq`, which we announce); more are rejected.
-pub(crate) const REQUEST_QUEUE: u32 = 512;
+/// How many requests of a peer wait for their upload (BEP 10 `reqq`, which we announce); more are rejected. 32 MiB of
+/// blocks: what a path of 100 MB/s and 300 ms holds.
+pub(crate) const REQUEST_QUEUE: u32 = 2048;
 /// Our id for `upload_only` messages (BEP 21), as our extension handshake says.
 pub(crate) const UPLOAD_ONLY_ID: u8 = 3;
 /// Our id for `lt_donthave` messages (BEP 54).
@@ -154,6 +155,9 @@ pub(crate) struct Link {
     heard: AtomicU64,
     born: Instant,
     outbox: Outbox,
+    /// What the peer asked for and the writer has not looked at: at most twice what it may have outstanding. Filled by the
+    /// reader, emptied by the writer; locked for that only.
+    wishes: Mutex<Vec<Wish>>,
     work: Sender<Work>,
     closer: Arc<Closer>,
     /// Links of peers that share claims with this one, to cancel at: filled by the owner's roster.
@@ -186,12 +190,16 @@ pub(crate) enum Outgoing {
     NotInterested,
     /// The peer may ask for these pieces while it is choked (BEP 6).
     AllowFast(Box<[PieceIndex]>),
-    /// The peer wants a block.
-    Upload(Block),
-    /// The peer does not want it any more.
-    Forget(Block),
     /// Somebody else sent us this block first.
     Cancel(Block),
+}
+
+/// What a peer asks of us.
+#[derive(Clone, Copy, Debug)]
+enum Wish {
+    Upload(Block),
+    /// It does not want this block any more.
+    Forget(Block),
 }
 
 /// What a peer's threads tell the owner.
@@ -289,7 +297,19 @@ impl Link {
         Ok(())
     }
 
-    /// Has the writer look at its window.
+    /// Hands on what the peer asks for, all that came at once. `false`: more than it may ask for.
+    fn wish(&self, wishes: &mut Vec<Wish>) -> bool {
+        let mut waiting = self.wishes.lock();
+        if waiting.len() + wishes.len() > 2 * REQUEST_QUEUE as usize {
+            return false;
+        }
+        waiting.append(wishes);
+        drop(waiting);
+        self.kick();
+        true
+    }
+
+    /// Has the writer look at its window and at what the peer asks for.
     pub(crate) fn kick(&self) {
         self.outbox.kick();
     }

@@ -25,7 +25,7 @@ pub(super) struct Outbox {
 #[derive(Default)]
 struct State {
     messages: VecDeque<Outgoing>,
-    /// There is work, or room in the window, that the writer has not looked at.
+    /// There are wishes, work, or room in the window, that the writer has not looked at.
     kicked: bool,
     /// The writer waits for news.
     waiting: bool,
@@ -65,7 +65,7 @@ impl Outbox {
     /// the writer was kicked.
     pub(super) fn take(&self, taken: &mut VecDeque<Outgoing>, until: Instant) -> bool {
         let mut state = self.state.lock();
-        while state.messages.is_empty() && !state.kicked && !state.closed {
+        while state.messages.is_empty() && !state.kicked && !state.closed && Instant::now() < until {
             state.waiting = true;
             let timed_out = self.news.wait_until(&mut state, until).timed_out();
             state.waiting = false;

@@ -12,7 +12,7 @@ use crossbeam_channel::TrySendError;
 use super::clock::Activity;
 use super::input::Input;
 use super::pipeline::Delivered;
-use super::{Buffer, Context, Fact, FullPiece, LIMIT_LOOK, Link, Outgoing, PeerError, PeerKey, Said, Traffic};
+use super::{Buffer, Context, Fact, FullPiece, LIMIT_LOOK, Link, Outgoing, PeerError, PeerKey, Said, Traffic, Wish};
 use crate::bits::Bits;
 use crate::metainfo::{BLOCK_LEN, Block, PieceIndex};
 use crate::net::Stream;
@@ -34,7 +34,12 @@ pub(super) fn run(link: &Link, context: &Arc<Context>, stream: Stream) -> Result
     let mut reader = Reader {
         input: Input::new(stream, Arc::clone(&context.pool), context.layout.piece_length().min(BLOCK_LEN)),
         limits: Limits::for_pieces(pieces),
-        ear: Ear { link, context, peer: PeerState { has: Bits::new(pieces), ..PeerState::default() } },
+        ear: Ear {
+            link,
+            context,
+            peer: PeerState { has: Bits::new(pieces), ..PeerState::default() },
+            wishes: Vec::new(),
+        },
     };
     while reader.step()?.is_continue() {}
     Ok(())
@@ -52,6 +57,8 @@ struct Ear<'a> {
     link: &'a Link,
     context: &'a Arc<Context>,
     peer: PeerState,
+    /// What the peer asked for, until nothing more is buffered.
+    wishes: Vec<Wish>,
 }
 
 /// What the peer has said, so that only changes reach the owner.
@@ -70,6 +77,7 @@ impl Reader<'_> {
     fn step(&mut self) -> Result<ControlFlow<()>, PeerError> {
         match peek(self.input.head(), &self.limits)? {
             Header::NeedMore => {
+                self.ear.hand_on_wishes()?;
                 if !self.input.read_more()? {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -85,6 +93,9 @@ impl Reader<'_> {
             }
             Header::Message { len } => {
                 self.input.put_in_order();
+                if self.input.pending().len() < 4 + len {
+                    self.ear.hand_on_wishes()?;
+                }
                 if !self.input.read_until(4 + len)? {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -99,6 +110,7 @@ impl Reader<'_> {
 
     /// Receives a `piece` message.
     fn receive(&mut self, block: Block) -> Result<(), PeerError> {
+        self.ear.hand_on_wishes()?;
         if block.len > BLOCK_LEN {
             return self.discard(block);
         }
@@ -245,14 +257,11 @@ impl Ear<'_> {
             Message::HaveAll => self.pieces(Bits::full(self.context.layout.piece_count())),
             Message::HaveNone => self.pieces(Bits::new(self.context.layout.piece_count())),
             Message::Request { index, begin, len } => {
-                let block = self.block(index, begin, len)?;
-                if !self.link.send(Outgoing::Upload(block)) {
-                    return Err(PeerError::Protocol("more requests than it may have outstanding"));
-                }
+                self.wishes.push(Wish::Upload(self.block(index, begin, len)?));
                 Ok(())
             }
             Message::Cancel { index, begin, len } => {
-                self.link.send(Outgoing::Forget(self.block(index, begin, len)?));
+                self.wishes.push(Wish::Forget(self.block(index, begin, len)?));
                 Ok(())
             }
             // A suggestion is a hint about the other side's cache (BEP 6); rarest first is better for the swarm.
@@ -261,6 +270,14 @@ impl Ear<'_> {
             Message::Reject { index, begin, len } => self.rejected(self.block(index, begin, len)?),
             Message::Extended { id, payload } => self.extended(id, payload),
         }
+    }
+
+    /// Lets the writer know what the peer asks for: many requests at a time, before waiting for more.
+    fn hand_on_wishes(&mut self) -> Result<(), PeerError> {
+        if self.wishes.is_empty() || self.link.wish(&mut self.wishes) {
+            return Ok(());
+        }
+        Err(PeerError::Protocol("more requests than it may have outstanding"))
     }
 
     fn choke(&mut self, choking: bool) -> Result<(), PeerError> {

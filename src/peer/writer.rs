@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 
 use super::clock::Activity;
-use super::{Context, Fact, LIMIT_LOOK, Link, Outgoing, PeerError, REQUEST_QUEUE, Traffic, Work};
+use super::{Context, Fact, LIMIT_LOOK, Link, Outgoing, PeerError, REQUEST_QUEUE, Traffic, Wish, Work};
 use crate::bits::Bits;
 use crate::metainfo::{Block, PieceIndex};
 use crate::net::Stream;
+use crate::storage::Storage;
 use crate::wire::message::{Message, piece_header};
 
 /// The most blocks in one call, to a peer that takes them quickly.
-const BATCH: usize = 16;
+const BATCH: usize = 64;
 /// A call that takes longer than this shows a path that is full: fewer blocks at a time leave room for other messages.
 const QUICK: Duration = Duration::from_millis(20);
 /// Slices that one call takes (`UIO_MAXIOV`): a block of very small files has a slice for each.
@@ -112,6 +113,8 @@ impl Writer<'_> {
             self.handle(message);
         }
         if kicked {
+            let wishes = std::mem::take(&mut *self.link.wishes.lock());
+            wishes.into_iter().for_each(|wish| self.grant(wish));
             self.refill();
         }
     }
@@ -128,8 +131,6 @@ impl Writer<'_> {
             Outgoing::Interested => self.put(&Message::Interested),
             Outgoing::NotInterested => self.put(&Message::NotInterested),
             Outgoing::AllowFast(pieces) => pieces.iter().for_each(|piece| self.allow_fast(*piece)),
-            Outgoing::Upload(block) => self.enqueue(block),
-            Outgoing::Forget(block) => self.forget(block),
             Outgoing::Cancel(block) => {
                 if self.link.pipeline.lock().cancel(block) {
                     let Block { piece, begin, len } = block;
@@ -174,6 +175,13 @@ impl Writer<'_> {
         (self.paid, self.gate) = (0, None);
     }
 
+    fn grant(&mut self, wish: Wish) {
+        match wish {
+            Wish::Upload(block) => self.enqueue(block),
+            Wish::Forget(block) => self.forget(block),
+        }
+    }
+
     fn enqueue(&mut self, block: Block) {
         let index = block.piece.get();
         let allowed = !self.choking || (self.link.fast() && self.allowed_fast.get(index));
@@ -214,12 +222,13 @@ impl Writer<'_> {
         if self.gate.is_some_and(|(gate, then)| gate > now && then == changes) {
             return Ok(());
         }
-        let blocks: Vec<Block> = self.uploads.drain(..self.paid.min(self.uploads.len())).collect();
-        (self.paid, self.gate) = (0, None);
-        if let Some(since) = self.held {
+        self.gate = None;
+        if let Some(since) = self.held.take() {
             self.link.sender.add(Activity::UploadLimit, now.saturating_duration_since(since));
         }
-        self.send(&blocks)?;
+        let sent = self.send()?;
+        self.uploads.drain(..sent);
+        self.paid -= sent;
         self.written = Instant::now();
         let took = self.written.duration_since(now);
         self.link.sender.add(Activity::Sending, took);
@@ -241,37 +250,39 @@ impl Writer<'_> {
         }
     }
 
-    fn send(&mut self, blocks: &[Block]) -> Result<(), PeerError> {
-        let mut lent = Vec::with_capacity(blocks.len());
-        for &block in blocks {
-            lent.push((piece_header(block.piece.get(), block.begin, block.len), self.context.storage.lend(block)?));
-        }
-        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(2 * lent.len());
-        for (header, payload) in &lent {
+    /// Sends the first of the uploads that are paid for and says how many.
+    fn send(&mut self) -> Result<usize, PeerError> {
+        let (blocks, next) = self.uploads.make_contiguous().split_at(self.paid);
+        let lent = self.context.storage.lend(blocks, &next[..next.len().min(self.batch)])?;
+        let blocks = &blocks[..lent.len()];
+        let header = |block: &Block| piece_header(block.piece.get(), block.begin, block.len);
+        let headers: Vec<_> = blocks.iter().map(header).collect();
+        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(2 * blocks.len());
+        for (number, header) in headers.iter().enumerate() {
             slices.push(IoSlice::new(header));
-            slices.extend(payload.io_slices());
+            slices.extend(lent.io_slices(number));
         }
         if let Err(error) = write_all(&mut self.stream, &mut slices) {
-            return Err(self.unreadable(blocks, &error).unwrap_or(error));
+            return Err(unreadable(&self.context.storage, blocks, &error).unwrap_or(error));
         }
         let bytes = blocks.iter().map(|block| u64::from(block.len)).sum();
         Traffic::add(&self.link.traffic.up, bytes);
         Traffic::add(&self.context.traffic.up, bytes);
-        Ok(())
+        Ok(blocks.len())
     }
+}
 
-    /// What is wrong with the files, where a write failed because a mapped page is gone: the file was cut off.
-    fn unreadable(&self, blocks: &[Block], error: &PeerError) -> Option<PeerError> {
-        let PeerError::Io(error) = error else { return None };
-        if error.raw_os_error() != Some(libc::EFAULT) {
-            return None;
-        }
-        let mut buffer = Vec::new();
-        blocks.iter().find_map(|&block| {
-            buffer.resize(block.len as usize, 0);
-            self.context.storage.read_at(block, &mut buffer).err().map(PeerError::from)
-        })
+/// What is wrong with the files, where a write failed because a mapped page is gone: the file was cut off.
+fn unreadable(storage: &Storage, blocks: &[Block], error: &PeerError) -> Option<PeerError> {
+    let PeerError::Io(error) = error else { return None };
+    if error.raw_os_error() != Some(libc::EFAULT) {
+        return None;
     }
+    let mut buffer = Vec::new();
+    blocks.iter().find_map(|&block| {
+        buffer.resize(block.len as usize, 0);
+        storage.read_at(block, &mut buffer).err().map(PeerError::from)
+    })
 }
 
 fn write_all(stream: &mut Stream, mut slices: &mut [IoSlice<'_>]) -> Result<(), PeerError> {

@@ -15,21 +15,29 @@ use super::map::Map;
 /// cost nothing.
 const RELEASE_EVERY: u64 = 4 * 1024 * 1024;
 
-/// The bytes of a block, lent for an upload. Holds what it needs (a mapping, or a copy of bytes that are not mapped) and
-/// may outlive the storage.
+/// The bytes of some blocks, lent for an upload. Holds what it needs (mappings, and copies of bytes that are not mapped)
+/// and may outlive the storage.
 ///
-/// A peer that gets `EFAULT` while sending one has met a file that was cut off: `Storage::read_at` of the same block
+/// A peer that gets `EFAULT` while sending one has met a file that was cut off: `Storage::read_at` of the same blocks
 /// says which.
 #[derive(Debug)]
 pub(crate) struct Lent {
     parts: Vec<Part>,
+    /// For each block, how many parts there are up to its end.
+    ends: Vec<usize>,
+    /// What the mapped parts lie in.
+    maps: Vec<Arc<Map>>,
     ledger: Arc<Ledger>,
 }
 
-/// One file's share of a block.
+/// One file's share of a block, or neighbours that had to be copied.
 #[derive(Debug)]
-pub(super) enum Part {
-    Mapped { map: Arc<Map>, range: Range<u64> },
+enum Part {
+    /// Of the map of this number.
+    Mapped {
+        map: usize,
+        range: Range<u64>,
+    },
     Owned(Vec<u8>),
 }
 
@@ -48,16 +56,50 @@ struct Sent {
 }
 
 impl Lent {
-    pub(super) fn new(parts: Vec<Part>, ledger: &Arc<Ledger>) -> Self {
-        Self { parts, ledger: ledger.clone() }
+    pub(super) fn new(ledger: &Arc<Ledger>, blocks: usize) -> Self {
+        let (parts, ends) = (Vec::with_capacity(blocks), Vec::with_capacity(blocks));
+        Self { parts, ends, maps: Vec::with_capacity(1), ledger: ledger.clone() }
     }
 
-    /// The block's bytes as slices for `write_vectored` on a socket or file. They are for the kernel only: whoever reads
-    /// them in user space may see them change, or fault (the guard then gives zeros). To read a block, as encryption
-    /// does, use `Storage::read_at`.
-    pub(crate) fn io_slices(&self) -> impl Iterator<Item = IoSlice<'_>> {
-        self.parts.iter().map(|part| match part {
-            Part::Mapped { map, range } => map.io_slice(range.start, (range.end - range.start) as usize),
+    /// Adds a range of a mapping to the block that is being put together.
+    pub(super) fn add_mapped(&mut self, map: &Arc<Map>, range: Range<u64>) {
+        let last = self.maps.last().is_some_and(|last| Arc::ptr_eq(last, map));
+        if !last {
+            self.maps.push(Arc::clone(map));
+        }
+        self.parts.push(Part::Mapped { map: self.maps.len() - 1, range });
+    }
+
+    /// Adds room for copied bytes to the block that is being put together: beside those before, where there are any, so
+    /// that a block of many small files is one slice.
+    pub(super) fn add_owned(&mut self, len: usize) -> &mut [u8] {
+        let begun = self.parts.len() > self.ends.last().copied().unwrap_or(0);
+        if !begun || !matches!(self.parts.last(), Some(Part::Owned(_))) {
+            self.parts.push(Part::Owned(Vec::new()));
+        }
+        let Some(Part::Owned(bytes)) = self.parts.last_mut() else { return &mut [] };
+        let before = bytes.len();
+        bytes.resize(before + len, 0);
+        &mut bytes[before..]
+    }
+
+    /// Ends the block that is being put together.
+    pub(super) fn end_block(&mut self) {
+        self.ends.push(self.parts.len());
+    }
+
+    /// How many blocks are lent.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The bytes of the block of this number as slices for `write_vectored` on a socket or file. They are for the kernel
+    /// only: whoever reads them in user space may see them change, or fault (the guard then gives zeros). To read a
+    /// block, as encryption does, use `Storage::read_at`.
+    pub(crate) fn io_slices(&self, block: usize) -> impl Iterator<Item = IoSlice<'_>> {
+        let start = block.checked_sub(1).map_or(0, |before| self.ends[before]);
+        self.parts[start..self.ends[block]].iter().map(|part| match part {
+            Part::Mapped { map, range } => self.maps[*map].io_slice(range.start, (range.end - range.start) as usize),
             Part::Owned(bytes) => IoSlice::new(bytes),
         })
     }
@@ -65,16 +107,24 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let mapped = self.parts.drain(..).filter_map(|part| match part {
-            Part::Mapped { map, range } => Some((map, range)),
-            Part::Owned(_) => None,
-        });
-        let mapped: Vec<_> = mapped.collect();
-        let len: u64 = mapped.iter().map(|(_, range)| range.end - range.start).sum();
+        // Most often the whole of it is one range.
+        let mut ranges: Vec<(usize, Range<u64>)> = Vec::new();
+        for part in self.parts.drain(..) {
+            let Part::Mapped { map, range } = part else { continue };
+            match ranges.last_mut() {
+                Some((before, joined)) if *before == map && joined.end == range.start => joined.end = range.end,
+                _ => ranges.push((map, range)),
+            }
+        }
+        if ranges.is_empty() {
+            return;
+        }
         let due = {
             let mut sent = self.ledger.sent.lock();
-            sent.ranges.extend(mapped);
-            sent.bytes += len;
+            for (map, range) in ranges {
+                sent.bytes += range.end - range.start;
+                sent.ranges.push((Arc::clone(&self.maps[map]), range));
+            }
             if sent.bytes < RELEASE_EVERY {
                 return;
             }

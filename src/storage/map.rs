@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -18,8 +18,9 @@ use self::guard::Slot;
 /// How many bytes are read ahead of an upload (what a few peers in the same place need next).
 const READ_AHEAD: u64 = 256 * 1024;
 
-/// How many places of one file are remembered as read ahead. Only a hint depends on it.
-const READ_AHEAD_PLACES: usize = 16;
+/// How many places of one file are remembered as read ahead: about one for each peer that is served at a time. Only a
+/// hint depends on it.
+const READ_AHEAD_PLACES: usize = 128;
 
 /// What the kernel maps around one fault (`fault_around_bytes`), so what a release has to cover.
 const FAULT_AROUND: u64 = 64 * 1024;
@@ -35,7 +36,7 @@ pub(super) struct Map {
     in_memory: bool,
     /// For each of a few places, the number of the window (plus 1) that was read ahead last. Any thread; a lost update
     /// costs one needless hint.
-    ahead: [AtomicU64; READ_AHEAD_PLACES],
+    ahead: [AtomicU32; READ_AHEAD_PLACES],
 }
 
 impl Map {
@@ -55,7 +56,8 @@ impl Map {
         }
         let start = raw.as_ptr() as usize;
         let slot = Slot::claim(start..start + len)?;
-        Ok(Self { slot, raw, in_memory: in_memory(file), ahead: Default::default() })
+        let ahead = [const { AtomicU32::new(0) }; READ_AHEAD_PLACES];
+        Ok(Self { slot, raw, in_memory: in_memory(file), ahead })
     }
 
     /// Makes the pages of `offset..offset + len` present and writable, so that storing there cannot fault: whatever is
@@ -110,11 +112,16 @@ impl Map {
         let _ = (offset, len);
     }
 
-    /// Starts reading the 256 KiB around `offset` from the disk, unless that was done a moment ago.
-    pub(super) fn read_ahead(&self, offset: u64) {
-        let window = offset / READ_AHEAD;
-        let place = &self.ahead[window as usize % READ_AHEAD_PLACES];
-        if place.swap(window + 1, Ordering::Relaxed) != window + 1 {
+    /// Starts reading the 256 KiB around each byte of `range` from the disk, unless that was done a moment ago.
+    pub(super) fn read_ahead(&self, range: Range<u64>) {
+        for window in range.start / READ_AHEAD..range.end.div_ceil(READ_AHEAD) {
+            let place = &self.ahead[window as usize % READ_AHEAD_PLACES];
+            // 32 bits count windows up to a petabyte; beyond, hints are lost.
+            let mark = (window + 1) as u32;
+            if place.load(Ordering::Relaxed) == mark {
+                continue;
+            }
+            place.store(mark, Ordering::Relaxed);
             let start = window * READ_AHEAD;
             let len = READ_AHEAD.min(self.raw.len() as u64 - start) as usize;
             let _ = self.raw.advise_range(memmap2::Advice::WillNeed, start as usize, len);

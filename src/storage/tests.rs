@@ -53,7 +53,7 @@ impl Case {
         for number in 0..self.layout.block_count(piece) {
             let block = self.layout.block(piece, number).unwrap();
             let expected = &self.piece_bytes(piece)[block.begin as usize..][..block.len as usize];
-            assert!(sent(&storage.lend(block).unwrap()) == expected, "{block:?} as lent");
+            assert!(sent(&storage.lend(&[block], &[]).unwrap()) == expected, "{block:?} as lent");
         }
     }
 }
@@ -87,7 +87,7 @@ pub(super) fn folders() -> Vec<TempDir> {
 fn sent(lent: &Lent) -> Vec<u8> {
     let (mut reader, mut writer) = std::io::pipe().unwrap();
     let mut received = Vec::new();
-    for slice in lent.io_slices() {
+    for slice in (0..lent.len()).flat_map(|block| lent.io_slices(block)) {
         // A pipe holds 64 KiB.
         for slice in slice.chunks(BLOCK_LEN as usize) {
             writer.write_all(slice).unwrap();
@@ -279,7 +279,7 @@ fn a_file_truncated_or_removed_behind_our_back_is_an_error_that_names_it_and_is_
             let storage = Storage::open(case.layout.clone(), folder.path(), options(folder.path(), way)).unwrap();
             let [first, last, small] = [0, 7, 8].map(|piece| case.layout.piece(piece).unwrap());
             case.store(&storage, first).unwrap();
-            let lent = storage.lend(case.layout.block(first, 0).unwrap()).unwrap();
+            let lent = storage.lend(&[case.layout.block(first, 0).unwrap()], &[]).unwrap();
             let path = storage.path(file(&case.layout, 0));
             std::fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
             for _ in 0..2 {
@@ -292,7 +292,7 @@ fn a_file_truncated_or_removed_behind_our_back_is_an_error_that_names_it_and_is_
             assert!(matches!(result, Err(StorageError::Short { .. })), "{result:?}");
             if way == Way::Auto {
                 let (_reader, mut writer) = std::io::pipe().unwrap();
-                let slices: Vec<_> = lent.io_slices().collect();
+                let slices: Vec<_> = lent.io_slices(0).collect();
                 let sent = writer.write_vectored(&slices);
                 assert!(!matches!(sent, Ok(len) if len > 4096), "{sent:?}");
             }
@@ -352,13 +352,28 @@ fn storing_and_lending_keep_little_in_memory() {
     let mut most = 0;
     for piece in case.layout.pieces() {
         for number in 0..case.layout.block_count(piece) {
-            sent(&storage.lend(case.layout.block(piece, number).unwrap()).unwrap());
+            sent(&storage.lend(&[case.layout.block(piece, number).unwrap()], &[]).unwrap());
             if number % 64 == 0 {
                 most = most.max(resident());
             }
         }
     }
     assert!(most > 0 && most < 6 * 1024, "{most} KiB while lending");
+}
+
+#[test]
+fn small_files_are_lent_as_one_slice_a_block_and_a_few_blocks_at_a_time() {
+    let case = Case::new(layout_of(&vec![(1000, false); 2000], 1 << 20));
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Storage::open(case.layout.clone(), folder.path(), options(folder.path(), Way::Auto)).unwrap();
+    case.layout.pieces().for_each(|piece| case.store(&storage, piece).unwrap());
+    let piece = case.layout.piece(0).unwrap();
+    let blocks: Vec<_> = (0..64).map(|number| case.layout.block(piece, number).unwrap()).collect();
+    let lent = storage.lend(&blocks, &[]).unwrap();
+    assert_eq!(lent.len(), 16, "256 KiB");
+    assert!((0..lent.len()).all(|block| lent.io_slices(block).count() == 1));
+    assert!(sent(&lent) == case.piece_bytes(piece)[..16 * BLOCK_LEN as usize]);
+    assert_eq!(storage.lend(&blocks[..1], &blocks[1..]).unwrap().len(), 1);
 }
 
 #[test]

@@ -9,7 +9,6 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::lent::Part;
 use super::map::Map;
 use super::{Access, Lent, Place, Storage, StorageError, VerifiedPiece, Way};
 use crate::metainfo::{Block, FileIndex, Segment};
@@ -19,6 +18,9 @@ const STORE_STEP: u64 = 1024 * 1024;
 
 /// How many slices one `pwritev` takes (`IOV_MAX`).
 const MOST_SLICES: usize = 1024;
+
+/// After how many copied bytes no further block is lent with them.
+const MOST_COPIED: u64 = 256 * 1024;
 
 impl Storage {
     /// Stores a piece. Its bytes are in the page cache afterwards (they survive the process, not yet the machine). After
@@ -43,24 +45,38 @@ impl Storage {
         Ok(())
     }
 
-    /// Lends a block, which must be stored, for an upload: from the mapping without a copy where there is one.
-    pub(crate) fn lend(&self, block: Block) -> Result<Lent, StorageError> {
-        let mut parts = Vec::with_capacity(1);
-        for segment in self.layout.segments(block) {
-            let map = if self.place(segment.file) == Place::Here { self.map(segment.file)? } else { None };
-            parts.push(match map {
-                Some(map) => {
-                    map.read_ahead(segment.offset);
-                    Part::Mapped { map, range: segment.offset..segment.offset + u64::from(segment.len) }
+    /// Lends blocks, which must be stored, for an upload: from the mapping without a copy where there is one. Where much
+    /// must be copied, only the first of them; but always one. `next` is what will be asked for after them: its bytes
+    /// are read from the disk while these are sent.
+    pub(crate) fn lend(&self, blocks: &[Block], next: &[Block]) -> Result<Lent, StorageError> {
+        let mut lent = Lent::new(&self.ledger, blocks.len());
+        let mut last = None;
+        let mut copied = 0;
+        for &block in blocks {
+            for segment in self.layout.segments(block) {
+                let range = segment.offset..segment.offset + u64::from(segment.len);
+                match self.map_of(segment.file, &mut last)? {
+                    Some(map) => {
+                        map.read_ahead(range.clone());
+                        lent.add_mapped(map, range);
+                    }
+                    None => {
+                        copied += u64::from(segment.len);
+                        self.read_segment(segment, lent.add_owned(segment.len as usize))?;
+                    }
                 }
-                None => {
-                    let mut bytes = vec![0; segment.len as usize];
-                    self.read_segment(segment, &mut bytes)?;
-                    Part::Owned(bytes)
-                }
-            });
+            }
+            lent.end_block();
+            if copied >= MOST_COPIED {
+                return Ok(lent);
+            }
         }
-        Ok(Lent::new(parts, &self.ledger))
+        for segment in next.iter().flat_map(|&block| self.layout.segments(block)) {
+            if let Ok(Some(map)) = self.map_of(segment.file, &mut last) {
+                map.read_ahead(segment.offset..segment.offset + u64::from(segment.len));
+            }
+        }
+        Ok(lent)
     }
 
     /// Reads a part of a file, wherever it is.
@@ -199,6 +215,20 @@ impl Storage {
             }
             _ => StorageError::new(&self.path(segment.file), 0, error),
         })
+    }
+
+    /// The mapping to lend from, if the bytes are in one. `last` is the answer before, for the next segment is mostly of
+    /// the same file.
+    fn map_of<'a>(
+        &self,
+        file: FileIndex,
+        last: &'a mut Option<(FileIndex, Option<Arc<Map>>)>,
+    ) -> Result<Option<&'a Arc<Map>>, StorageError> {
+        if last.as_ref().is_none_or(|(before, _)| *before != file) {
+            let map = if self.place(file) == Place::Here { self.map(file)? } else { None };
+            *last = Some((file, map));
+        }
+        Ok(last.as_ref().and_then(|(_, map)| map.as_ref()))
     }
 
     /// The mapping of a file that was made, if it is one to be mapped.
