@@ -99,7 +99,7 @@ pub struct Choker {
 /// A fixed number, or one that grows with the upload capacity as the square root: at 0.6 x the rate in KiB/s under the
 /// root (the original client's rule), a peer's share grows with the capacity too, and no slot gets so little that it is
 /// useless. With a limit the rate is the limit and there are at least 4 slots. Without one it is the measured rate and
-/// there are at least 8. There are never more than 200. Slots come at once and go one by one, so that a dip in the
+/// there are at least 8. There are never more than 200. Slots come at once and go one by one, round by round, so that a dip in the
 /// measured rate does not choke half of the swarm.
 #[derive(Clone, Debug)]
 pub struct SlotRule {
@@ -268,16 +268,28 @@ impl SlotRule {
     /// The slots for the next round, given the upload limit and the measured upload rate in bytes a second. Call it
     /// once a round.
     pub fn update(&mut self, limit: Option<u64>, measured: u64) -> usize {
-        let (rate, least) = limit.map_or((measured, 8), |limit| (limit, 4));
-        let wanted = ((rate as f64 / 1024.0 * 0.6).sqrt() as usize).clamp(least, 200);
-        self.current = self.fixed.unwrap_or(wanted.max(self.current.saturating_sub(1)));
+        self.current = self.fixed.unwrap_or(wanted(limit, measured).max(self.current.saturating_sub(1)));
         self.current
     }
 
-    /// The slots that the last update gave.
+    /// Between rounds: whether a rate that has risen since is good for more slots, which are there from now on. So those
+    /// who wait at a fast link wait for a second or two, not for a round.
+    pub fn grow(&mut self, limit: Option<u64>, measured: u64) -> bool {
+        let before = self.current;
+        self.current = self.fixed.unwrap_or(wanted(limit, measured).max(before));
+        self.current > before
+    }
+
+    /// The slots that the last update or growth gave.
     pub fn slots(&self) -> usize {
         self.current
     }
+}
+
+/// The slots that a rate is good for.
+fn wanted(limit: Option<u64>, measured: u64) -> usize {
+    let (rate, least) = limit.map_or((measured, 8), |limit| (limit, 4));
+    ((rate as f64 / 1024.0 * 0.6).sqrt() as usize).clamp(least, 200)
 }
 
 /// Up to `count` of those who gave us something lately: the fastest first; of equally fast ones that which got less.

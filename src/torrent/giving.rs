@@ -56,11 +56,14 @@ impl Owner {
     /// Chooses anew who is unchoked: the round of every ten seconds.
     pub(super) fn choke_round(&mut self, now: Instant) {
         let candidates = self.candidates();
-        // The lowest limit that holds now, whoever set it and when.
-        let limit = [&self.resources.up, &self.valves.1].into_iter().filter_map(|valve| valve.rate()).min();
-        let slots = self.slots.update(limit, self.up_meter.rate(now));
+        let slots = self.slots.update(self.upload_limit(), self.up_meter.rate(now));
         let chosen = self.choker.round(self.role(), &candidates, slots, now);
         self.unchoke_only(&chosen, now);
+    }
+
+    /// Lets more be unchoked, between rounds, where we turn out to be able to give more.
+    pub(super) fn grow_slots(&mut self, now: Instant) {
+        self.refill_slots |= self.slots.grow(self.upload_limit(), self.up_meter.rate(now));
     }
 
     /// Uses slots that are free, between rounds.
@@ -71,6 +74,11 @@ impl Owner {
         // Nobody is choked for them.
         chosen.extend(self.peers.iter().filter(|(_, peer)| peer.unchoked.is_some()).map(|(key, _)| key.0));
         self.unchoke_only(&chosen, now);
+    }
+
+    /// The lowest limit that holds now, whoever set it and when.
+    fn upload_limit(&self) -> Option<u64> {
+        [&self.resources.up, &self.valves.1].into_iter().filter_map(|valve| valve.rate()).min()
     }
 
     fn role(&self) -> Role {

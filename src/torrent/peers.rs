@@ -319,7 +319,11 @@ impl Owner {
                 peer.interested_in_us = true;
                 self.refill_slots = true;
             }
-            Said::NotInterested => peer.interested_in_us = false,
+            Said::NotInterested => {
+                peer.interested_in_us = false;
+                // Its slot is free for somebody else.
+                self.refill_slots |= peer.unchoked.is_some();
+            }
             Said::Have(piece) => {
                 if peer.has.set(piece.get()) {
                     self.picker.peer_has(piece.get());

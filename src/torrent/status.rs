@@ -30,6 +30,7 @@ impl Owner {
                     self.next_choke = now + ROUND;
                     self.choke_round(now);
                 }
+                self.grow_slots(now);
                 self.dial();
                 if self.haves.left() {
                     self.send_haves();

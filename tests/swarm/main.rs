@@ -12,4 +12,5 @@ mod paths;
 mod reading;
 mod sessions;
 mod uneven;
+mod uploads;
 mod vices;
