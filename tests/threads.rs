@@ -9,9 +9,8 @@ use std::time::Instant;
 
 use ropewalk::Event;
 use ropewalk::tracker::Tracker;
-use ropewalk::wire::message::Message;
 use support::payload::Payload;
-use support::scripted::{RESERVED, Server, Wire, random_id};
+use support::scripted::{RESERVED, Server, Wire};
 use support::{Client, await_event, await_that, config};
 
 /// The names of this process's threads, without those of the test harness.
@@ -38,9 +37,7 @@ fn dropping_a_session_joins_every_thread() {
     let stalling = {
         let payload = Arc::clone(&payload);
         Server::start([127, 0, 0, 3], move |stream| {
-            let mut wire = Wire::answer(stream, payload.metainfo.info_hash(), RESERVED, random_id())?;
-            wire.send(&Message::HaveAll)?;
-            wire.send(&Message::Unchoke)?;
+            let mut wire = Wire::answer_seeding(stream, payload.metainfo.info_hash())?;
             loop {
                 wire.receive()?;
             }

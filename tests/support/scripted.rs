@@ -52,6 +52,14 @@ impl Wire {
         Ok(Self { stream, their_id: theirs.peer_id })
     }
 
+    /// Answers a caller as one that has every piece and lets it ask at once.
+    pub fn answer_seeding(stream: TcpStream, info_hash: InfoHash) -> io::Result<Self> {
+        let mut wire = Self::answer(stream, info_hash, RESERVED, random_id())?;
+        wire.send(&Message::HaveAll)?;
+        wire.send(&Message::Unchoke)?;
+        Ok(wire)
+    }
+
     pub fn send(&mut self, message: &Message<'_>) -> io::Result<()> {
         let mut out = Vec::new();
         message.encode_into(&mut out);
@@ -65,6 +73,16 @@ impl Wire {
         let mut body = vec![0; u32::from_be_bytes(len) as usize];
         self.stream.read_exact(&mut body)?;
         Ok(body)
+    }
+
+    /// Reads until the other side asks for a block: the piece, the offset in it, the length.
+    pub fn next_request(&mut self) -> io::Result<(u32, u32, u32)> {
+        loop {
+            let body = self.receive()?;
+            if let Message::Request { index, begin, len } = Message::decode(&body).map_err(io::Error::other)? {
+                return Ok((index, begin, len));
+            }
+        }
     }
 
     /// Reads until a message is the one looked for.

@@ -1,6 +1,5 @@
 //! Downloads among peers that misbehave: each costs at most itself.
 
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -106,17 +105,13 @@ vices! { is_borne:
 fn giver(ip: [u8; 4], payload: &Arc<Payload>, wrong: impl Fn(u32, u32) -> bool + Send + Sync + 'static) -> Server {
     let payload = Arc::clone(payload);
     Server::start(ip, move |stream| {
-        let mut wire = Wire::answer(stream, payload.metainfo.info_hash(), RESERVED, random_id())?;
-        wire.send(&Message::HaveAll)?;
-        wire.send(&Message::Unchoke)?;
+        let mut wire = Wire::answer_seeding(stream, payload.metainfo.info_hash())?;
         loop {
-            let body = wire.receive()?;
-            if let Message::Request { index, begin, len } = Message::decode(&body).map_err(io::Error::other)? {
-                let data = payload.block(index, begin, len).unwrap();
-                let lie = vec![0x55; data.len()];
-                let data = if wrong(index, begin) { &lie } else { data };
-                wire.send(&Message::Piece { index, begin, data })?;
-            }
+            let (index, begin, len) = wire.next_request()?;
+            let data = payload.block(index, begin, len).unwrap();
+            let lie = vec![0x55; data.len()];
+            let data = if wrong(index, begin) { &lie } else { data };
+            wire.send(&Message::Piece { index, begin, data })?;
         }
     })
 }
@@ -171,15 +166,9 @@ fn a_liar_that_hangs_up_at_once_is_banned_all_the_same() {
     let liar = {
         let payload = Arc::clone(&payload);
         Server::start([127, 0, 0, 2], move |stream| {
-            let mut wire = Wire::answer(stream, payload.metainfo.info_hash(), RESERVED, random_id())?;
-            wire.send(&Message::HaveAll)?;
-            wire.send(&Message::Unchoke)?;
-            loop {
-                let body = wire.receive()?;
-                if let Message::Request { index, begin, len } = Message::decode(&body).map_err(io::Error::other)? {
-                    return wire.send(&Message::Piece { index, begin, data: &vec![1; len as usize] });
-                }
-            }
+            let mut wire = Wire::answer_seeding(stream, payload.metainfo.info_hash())?;
+            let (index, begin, len) = wire.next_request()?;
+            wire.send(&Message::Piece { index, begin, data: &vec![1; len as usize] })
         })
     };
     let get = Client::leeching(&payload, &[]);
@@ -196,9 +185,7 @@ fn blocks_that_a_dead_peer_had_claimed_go_to_whoever_is_left() {
     let dying = {
         let (payload, die) = (Arc::clone(&payload), Arc::clone(&die));
         Server::start([127, 0, 0, 2], move |stream| {
-            let mut wire = Wire::answer(stream, payload.metainfo.info_hash(), RESERVED, random_id())?;
-            wire.send(&Message::HaveAll)?;
-            wire.send(&Message::Unchoke)?;
+            let mut wire = Wire::answer_seeding(stream, payload.metainfo.info_hash())?;
             wire.expect("request", |message| matches!(message, Message::Request { .. }));
             die.wait();
             Ok(())

@@ -125,15 +125,11 @@ fn sequential_order_is_asked_for_in_order() {
     let seeder = {
         let (payload, asked) = (Arc::clone(&payload), Arc::clone(&asked));
         Server::start([127, 0, 0, 2], move |stream| {
-            let mut wire = Wire::answer(stream, payload.metainfo.info_hash(), RESERVED, random_id())?;
-            wire.send(&Message::HaveAll)?;
-            wire.send(&Message::Unchoke)?;
+            let mut wire = Wire::answer_seeding(stream, payload.metainfo.info_hash())?;
             loop {
-                let body = wire.receive()?;
-                if let Message::Request { index, begin, len } = Message::decode(&body).map_err(std::io::Error::other)? {
-                    asked.lock().unwrap().push((index, begin));
-                    wire.send(&Message::Piece { index, begin, data: payload.block(index, begin, len).unwrap() })?;
-                }
+                let (index, begin, len) = wire.next_request()?;
+                asked.lock().unwrap().push((index, begin));
+                wire.send(&Message::Piece { index, begin, data: payload.block(index, begin, len).unwrap() })?;
             }
         })
     };
