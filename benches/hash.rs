@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 use ropewalk::create::{CreateOptions, create};
-use ropewalk::hash::{Backend, MAX_LANES, sha1, sha1_many_by};
+use ropewalk::hash::{Backend, Hashing, MAX_LANES, sha1, sha1_many_by};
 use ropewalk::verify::verify;
 use sha1::{Digest, Sha1};
 
@@ -63,12 +63,15 @@ fn files(criterion: &mut Criterion) {
     let content = data(FILE);
     std::fs::write(&path, &content).expect("room for the file");
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let options = CreateOptions { piece_length: Some(PIECE as u32), threads: cores, ..CreateOptions::default() };
+    let options = CreateOptions { piece_length: Some(PIECE as u32), ..CreateOptions::default() };
     let (progress, stop) = (|_, _| (), AtomicBool::new(false));
     let made = || create(&path, &options, &progress, &stop).expect("a torrent").metainfo;
     let metainfo = made();
-    let verified =
-        || verify(&metainfo, folder.path(), cores, &progress, &stop).expect("files that can be read").is_right();
+    let verified = || {
+        verify(&metainfo, folder.path(), Hashing::default(), &progress, &stop)
+            .expect("files that can be read")
+            .is_right()
+    };
 
     let mut group = criterion.benchmark_group(format!("sha1_{cores}_cores"));
     group.throughput(Throughput::Bytes(FILE as u64)).sample_size(10);

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::hash::Backend;
 pub(crate) use crate::policy::Priority;
 
 /// How a [`Session`](crate::Session) works. Start from `Config::default()` and change what you need.
@@ -93,12 +94,14 @@ pub struct ResourceConfig {
     pub workers: usize,
     /// How verified pieces get into mapped files. Default: through the mapping.
     pub storing: Storing,
+    /// How the workers hash. Default: the quickest way on this processor.
+    pub hashing: Backend,
 }
 
 impl Default for ResourceConfig {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { in_flight: 64 << 20, max_threads: 4096, workers, storing: Storing::Map }
+        Self { in_flight: 64 << 20, max_threads: 4096, workers, storing: Storing::Map, hashing: Backend::best() }
     }
 }
 

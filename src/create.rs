@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::hash::Hashing;
 use crate::metainfo::{self, Content, Creation, Metainfo, NewFile, auto_piece_length};
 use crate::storage::StorageError;
 use crate::storage::check::hash_all;
@@ -40,8 +41,8 @@ pub struct CreateOptions {
     pub creation_date: Option<SystemTime>,
     /// A mark that gives the torrent an info-hash of its own, as some trackers want.
     pub source: Option<String>,
-    /// Threads that hash. Default: one per core.
-    pub threads: usize,
+    /// How the files are hashed. Default: by one thread per core, in the way that is quickest here.
+    pub hashing: Hashing,
 }
 
 impl Default for CreateOptions {
@@ -57,7 +58,7 @@ impl Default for CreateOptions {
             created_by: Some(concat!("ropewalk ", env!("CARGO_PKG_VERSION")).to_owned()),
             creation_date: Some(SystemTime::now()),
             source: None,
-            threads: std::thread::available_parallelism().map_or(2, usize::from),
+            hashing: Hashing::default(),
         }
     }
 }
@@ -160,7 +161,7 @@ pub fn create(
     };
     // Padding, which has no source, is never asked for.
     let path_of = |file| prepared.source(file).map_or_else(PathBuf::new, |source| sources[source].clone());
-    let hashes = hash_all(layout, &path_of, options.threads, &on_piece, stop)?.ok_or(CreateError::Stopped)?;
+    let hashes = hash_all(layout, &path_of, options.hashing, &on_piece, stop)?.ok_or(CreateError::Stopped)?;
     let bytes = prepared.finish(hashes.as_flattened())?;
     // What we encode is in order; a torrent that we could not read would be a fault of ours.
     let metainfo = Metainfo::from_bytes(&bytes)

@@ -101,7 +101,7 @@ impl Session {
         let port = listeners.first().map_or(0, |listener| listener.addr().port());
         let crew = Arc::new(Crew::new(config.resources.max_threads));
         let thread = |error: NoThread| SessionError::Thread(error.to_string());
-        let verify = torrent::verify::start(&crew, config.resources.workers).map_err(thread)?;
+        let verify = torrent::verify::start(&crew, &config.resources).map_err(thread)?;
         let resources = Arc::new(Resources {
             crew: Arc::clone(&crew),
             our_id: PeerId::ropewalk(std::array::from_fn(|_| fastrand::u8(..))),

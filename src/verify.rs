@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::bits::Bits;
+use crate::hash::Hashing;
 use crate::metainfo::{FileIndex, Metainfo};
 use crate::storage::{Options, Storage, StorageError, Way, check};
 
@@ -84,11 +85,12 @@ pub enum VerifyError {
     Stopped,
 }
 
-/// Hashes the torrent's files below the folder `dir` with `threads` threads. `progress` hears the bytes hashed so far and
+/// Hashes the torrent's files below the folder `dir` as `hashing` says. `progress` hears the bytes hashed so far and
 /// the bytes in all, from several threads and in no particular order; `stop` ends the work early.
 ///
 /// ```
 /// use ropewalk::create::{CreateOptions, create};
+/// use ropewalk::hash::Hashing;
 /// use ropewalk::verify::{Verdict, verify};
 /// use std::sync::atomic::AtomicBool;
 ///
@@ -96,17 +98,17 @@ pub enum VerifyError {
 /// let (path, go_on) = (folder.path().join("hello.txt"), AtomicBool::new(false));
 /// std::fs::write(&path, "hello")?;
 /// let metainfo = create(&path, &CreateOptions::default(), &|_, _| {}, &go_on)?.metainfo;
-/// assert!(verify(&metainfo, folder.path(), 2, &|_, _| {}, &go_on)?.is_right());
+/// assert!(verify(&metainfo, folder.path(), Hashing::default(), &|_, _| {}, &go_on)?.is_right());
 ///
 /// std::fs::write(&path, "jello")?;
-/// let report = verify(&metainfo, folder.path(), 2, &|_, _| {}, &go_on)?;
+/// let report = verify(&metainfo, folder.path(), Hashing::default(), &|_, _| {}, &go_on)?;
 /// assert_eq!(report.files[0].verdict, Verdict::Wrong { wrong: 1, of: 1 });
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn verify(
     metainfo: &Metainfo,
     dir: &Path,
-    threads: usize,
+    hashing: Hashing,
     progress: &(dyn Fn(u64, u64) + Sync),
     stop: &AtomicBool,
 ) -> Result<Report, VerifyError> {
@@ -126,7 +128,7 @@ pub fn verify(
         progress(done.fetch_add(len, Ordering::Relaxed) + len, total);
     };
     let all = Bits::full(layout.piece_count());
-    let pieces = check::check(&storage, &all, &|piece| *metainfo.piece_hash(piece), threads, &on_piece, stop);
+    let pieces = check::check(&storage, &all, &|piece| *metainfo.piece_hash(piece), hashing, &on_piece, stop);
     if stop.load(Ordering::Relaxed) {
         return Err(VerifyError::Stopped);
     }

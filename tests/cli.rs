@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
+use ropewalk::hash::Backend;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -18,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// `ropewalk` in a folder, without what the developer's own shell may have set.
 fn ropewalk(folder: &Path, args: &[&str]) -> assert_cmd::Command {
     let mut command = assert_cmd::Command::cargo_bin("ropewalk").unwrap();
-    command.current_dir(folder).args(args).timeout(PATIENCE).env_remove("RUST_LOG");
+    command.current_dir(folder).args(args).timeout(PATIENCE);
+    command.env_remove("RUST_LOG").env_remove("ROPEWALK_HASH");
     command
 }
 
@@ -85,7 +87,7 @@ struct Running {
 impl Running {
     fn start(folder: &Path, args: &[&str]) -> Self {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin("ropewalk"));
-        command.current_dir(folder).args(args).arg("--json").env_remove("RUST_LOG");
+        command.current_dir(folder).args(args).arg("--json").env_remove("RUST_LOG").env_remove("ROPEWALK_HASH");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
@@ -522,4 +524,48 @@ fn a_demo_that_does_not_fit_fails_before_it_writes() {
     let (_, err) = said(&output, 5);
     assert!(err.contains("--size") && err.contains("free"), "{err}");
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_version_says_how_it_hashes_and_was_built() {
+    let folder = tempfile::tempdir().unwrap();
+    let (short, _) = run(folder.path(), &["--version"], 0);
+    assert_eq!(short, format!("ropewalk {}\n", env!("CARGO_PKG_VERSION")));
+    for args in [["--version", "--verbose"], ["-v", "--version"], ["-vV", "-v"]] {
+        let (long, _) = run(folder.path(), &args, 0);
+        let cores = std::thread::available_parallelism().unwrap();
+        for part in [short.as_str(), &Backend::best().to_string(), &format!("workers    {cores},"), "build ", "(crate)"]
+        {
+            assert!(long.contains(part), "{part} is not in {long}");
+        }
+    }
+}
+
+#[test]
+fn whatever_way_to_hash_is_asked_for_makes_checks_and_fetches_the_same() {
+    let folder = album();
+    let (_seeder, addr) = Running::seeder(folder.path(), &[]);
+    let hash = |word: &str, args: &[&str]| {
+        let output = ropewalk(folder.path(), args).env("ROPEWALK_HASH", word).output().unwrap();
+        let code = if word.parse().is_ok_and(Backend::is_available) { 0 } else { 2 };
+        (code == 0, said(&output, code))
+    };
+    run(folder.path(), &["create", "album", "-o", "expected", "--no-date"], 0);
+    for word in ["crate", "avx2", "avx512", "sse2"] {
+        let (made, copy) = (format!("{word}.torrent"), format!("out-{word}"));
+        let (here, (_, err)) = hash(word, &["create", "album", "-o", &made, "--no-date"]);
+        let (_, (verdicts, _)) = hash(word, &["verify", "album.torrent"]);
+        hash(word, &["get", "album.torrent", "-o", &copy, "--peer", &addr, "--port", "0"]);
+        let (_, (version, _)) = hash(word, &["--version", "-v"]);
+        if here {
+            assert!(fs::read(folder.path().join(made)).unwrap() == fs::read(folder.path().join("expected")).unwrap());
+            assert!(verdicts.contains("right: 4 files"), "{verdicts}");
+            same_album(folder.path(), &folder.path().join(copy));
+            let way = word.parse::<Backend>().unwrap();
+            assert!(version.contains(&format!("hashing    {way} ({word})")), "{version}");
+        } else {
+            assert!(err.contains("ROPEWALK_HASH") && err.contains(word) && err.contains("unset it"), "{err}");
+            assert!(!folder.path().join(made).exists());
+        }
+    }
 }

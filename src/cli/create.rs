@@ -8,6 +8,7 @@ use ropewalk::create::{CreateError, CreateOptions, Created, create};
 use serde_json::json;
 
 use super::exit::{Code, failed, io_text};
+use super::hashing::hashing;
 use super::json::Json;
 use super::screen::Screen;
 use super::signal::Stop;
@@ -121,6 +122,7 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
         web_seeds: args.web_seed.clone(),
         comment: args.comment.clone(),
         source: args.source.clone(),
+        hashing: hashing()?,
         ..CreateOptions::default()
     };
     let options = if args.no_date { CreateOptions { creation_date: None, ..options } } else { options };

@@ -15,6 +15,7 @@ use ropewalk::verify::{VerifyError, verify};
 use ropewalk::{AddOptions, Check, Config, Metainfo, Session, State, Torrent};
 
 use super::exit::{Code, failed};
+use super::hashing::hashing;
 use super::json::Json;
 use super::screen::{DRAW, Screen, show};
 use super::signal::Stop;
@@ -78,7 +79,7 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
 
 fn swarm(args: &Args, folder: &Path, screen: &Screen, stop: &Stop) -> anyhow::Result<()> {
     let (theirs, ours) = (folder.join("seeders"), folder.join("downloader"));
-    let (began, json) = (Instant::now(), Json::new(false));
+    let (began, json, how) = (Instant::now(), Json::new(false), hashing()?);
     let work = screen.work("payload", &json);
     make_payload(&theirs.join("rope"), args.size, &|done, total| work.at(done, total), stop)
         .with_context(|| format!("cannot make the files in {}; choose less with --size", folder.display()))?;
@@ -87,7 +88,8 @@ fn swarm(args: &Args, folder: &Path, screen: &Screen, stop: &Stop) -> anyhow::Re
     step(screen, "payload", &format!("{} in {files}, {}", size(args.size), folder.display()))?;
 
     let tracker = Tracker::start(SocketAddr::new(LOCAL, 0)).context("cannot listen on 127.0.0.1")?;
-    let options = CreateOptions { trackers: vec![vec![tracker.announce_url()]], ..CreateOptions::default() };
+    let trackers = vec![vec![tracker.announce_url()]];
+    let options = CreateOptions { trackers, hashing: how, ..CreateOptions::default() };
     let hashing = screen.work("torrent", &json);
     let created = create(&theirs.join("rope"), &options, &|done, total| hashing.at(done, total), stop.flag())?;
     let (took, metainfo) = (hashing.finish(), created.metainfo);
@@ -109,7 +111,7 @@ fn swarm(args: &Args, folder: &Path, screen: &Screen, stop: &Stop) -> anyhow::Re
     let ports: Vec<_> = seeders.iter().map(|(session, _)| format!("127.0.0.1:{}", session.port())).collect();
     step(screen, "seeders", &ports.join(" and "))?;
 
-    let downloader = Session::new(local())?;
+    let downloader = Session::new(local()?)?;
     let begun = Instant::now();
     let torrent = downloader.add(metainfo.clone(), AddOptions::new(&ours))?;
     let threads = follow(&torrent, screen, stop)?;
@@ -127,8 +129,7 @@ fn swarm(args: &Args, folder: &Path, screen: &Screen, stop: &Stop) -> anyhow::Re
     drop(seeders);
 
     let hashing = screen.work("verify", &json);
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    let report = verify(&metainfo, &ours, threads, &|done, total| hashing.at(done, total), stop.flag());
+    let report = verify(&metainfo, &ours, how, &|done, total| hashing.at(done, total), stop.flag());
     hashing.finish();
     let report = report.map_err(|error| match error {
         VerifyError::Stopped => failed(Code::Stopped, "stopped"),
@@ -184,15 +185,16 @@ fn make_payload(folder: &Path, total: u64, progress: &dyn Fn(u64, u64), stop: &S
 }
 
 /// A configuration that keeps to this machine.
-fn local() -> Config {
+fn local() -> anyhow::Result<Config> {
     let mut config = Config::default();
     config.listen.bind = Some(LOCAL);
     config.listen.ports = 0..=0;
-    config
+    config.resources.hashing = hashing()?.backend;
+    Ok(config)
 }
 
 fn seeder(metainfo: &Metainfo, data: &Path, stop: &Stop) -> anyhow::Result<(Session, Torrent)> {
-    let session = Session::new(local())?;
+    let session = Session::new(local()?)?;
     let options = AddOptions { check: Check::ReadOnly, ..AddOptions::new(data) };
     let torrent = session.add(metainfo.clone(), options)?;
     loop {

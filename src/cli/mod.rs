@@ -5,6 +5,7 @@
 //!
 //! - One file per command: [`get`], [`seed`], [`create`], [`show`], [`verify`], [`demo`], [`completions`].
 //! - [`exit`]: exit codes and errors. [`signal`]: Ctrl-C. [`screen`]: bars, lines, logging. [`json`]: events.
+//! - [`hashing`]: which way this program hashes, and `--version --verbose`.
 //! - [`words`]: sizes, rates and times, as they are said and as they are read.
 //! - [`source`]: where a torrent comes from. [`select`]: `--files`. [`network`]: options about connections.
 //! - [`trace`]: `--trace`, the page of a download. [`explain`]: where its time went.
@@ -17,6 +18,7 @@ mod demo;
 mod exit;
 mod explain;
 mod get;
+mod hashing;
 mod json;
 mod network;
 mod screen;
@@ -30,10 +32,11 @@ mod verify;
 mod watch;
 mod words;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use clap::builder::styling::{AnsiColor, Styles};
+use clap::error::ErrorKind;
 use clap::{ArgAction, Parser, Subcommand};
 
 use exit::Code;
@@ -47,6 +50,11 @@ Examples:
   ropewalk get https://example.org/x.torrent -o ~/films --seed 1.5
   ropewalk create album --tracker http://tracker.example/announce
   ropewalk seed album.torrent --data ~/music
+
+Environment:
+  ROPEWALK_HASH  how to hash, to find out what is slow or wrong: crate, avx2 or avx512
+                 [default: the quickest here, as `ropewalk --version --verbose` shows]
+  RUST_LOG       what to log, instead of -v: info, ropewalk=trace
 
 Exit codes:
   0  done
@@ -66,7 +74,7 @@ const STYLES: Styles = Styles::styled()
 
 /// BitTorrent on plain threads: download, seed, make, show and verify torrents.
 #[derive(Parser)]
-#[command(name = "ropewalk", version, styles = STYLES, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "ropewalk", version, disable_version_flag = true, styles = STYLES, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -76,6 +84,9 @@ struct Cli {
     /// Log what happens to stderr; -vv for every peer. RUST_LOG has the last word
     #[arg(short, long, global = true, action = ArgAction::Count, display_order = 100)]
     verbose: u8,
+    /// Print the version; with --verbose also how it hashes, and how it was built
+    #[arg(short = 'V', long, action = ArgAction::Version, display_order = 101)]
+    version: (),
 }
 
 #[derive(Subcommand)]
@@ -91,7 +102,14 @@ enum Command {
 
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse_from(joined(std::env::args_os()));
+    let args = joined(std::env::args_os());
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::DisplayVersion && args.iter().any(|arg| is_verbose(arg)) => {
+            return tell_version();
+        }
+        Err(error) => error.exit(),
+    };
     let screen = Screen::new(cli.quiet);
     screen.log(cli.verbose);
     let outcome = Stop::on_signals().map_err(Into::into).and_then(|stop| match &cli.command {
@@ -103,6 +121,11 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => demo::run(args, &screen, &stop),
         Command::Completions(args) => completions::run(args, &screen),
     });
+    ended(outcome, &screen, cli.command.is_json())
+}
+
+/// Tells an error, and gives the code to end with.
+fn ended(outcome: anyhow::Result<Code>, screen: &Screen, json: bool) -> ExitCode {
     let code = match outcome {
         Ok(code) => code,
         // Whoever read our output has gone: there is nobody to tell.
@@ -110,14 +133,25 @@ pub fn run() -> ExitCode {
         Err(error) => {
             let code = exit::code_of(&error);
             let text = exit::text_of(&error);
-            if cli.command.is_json() {
-                json::Json::new(true).error(&text, code);
-            }
+            json::Json::new(json).error(&text, code);
             screen.error(&text);
             code
         }
     };
     code.into()
+}
+
+/// Says more about the version than clap can, which ends at `--version` whatever follows.
+fn tell_version() -> ExitCode {
+    let screen = Screen::new(false);
+    let told = hashing::version().and_then(|text| Ok(screen.print(&text)?));
+    ended(told.map(|()| Code::Done), &screen, false)
+}
+
+/// Whether it is `--verbose`, or `-v` alone or among others.
+fn is_verbose(arg: &OsStr) -> bool {
+    let arg = arg.to_string_lossy();
+    arg == "--verbose" || (arg.starts_with('-') && !arg.starts_with("--") && arg.contains('v'))
 }
 
 impl Command {

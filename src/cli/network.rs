@@ -9,6 +9,7 @@ use ropewalk::{Config, Metainfo, Session, Storing};
 use serde_json::json;
 
 use super::exit::{Code, failed, io_text};
+use super::hashing::hashing;
 use super::json::Json;
 use super::words::{read_ports, read_rate};
 
@@ -67,6 +68,7 @@ impl Network {
             StoreBy::Map => Storing::Map,
             StoreBy::Write => Storing::Write,
         };
+        config.resources.hashing = hashing()?.backend;
         config.state_dir.clone_from(&self.state_dir);
         let session = Session::new(config)?;
         let addrs: Vec<_> = session.listen_addrs().iter().map(ToString::to_string).collect();

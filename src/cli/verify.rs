@@ -9,6 +9,7 @@ use ropewalk::verify::{Report, Verdict, VerifyError, verify};
 use serde_json::json;
 
 use super::exit::{Code, failed};
+use super::hashing::hashing;
 use super::json::Json;
 use super::screen::Screen;
 use super::select::numbered;
@@ -65,9 +66,9 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
         let text = format!("there is no folder {}; give the one that holds {}", args.data.display(), metainfo.name());
         return Err(failed(Code::WrongData, text));
     }
+    let how = hashing()?;
     let hashing = screen.work(metainfo.name(), &json);
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    let report = verify(&metainfo, &args.data, threads, &|done, total| hashing.at(done, total), stop.flag());
+    let report = verify(&metainfo, &args.data, how, &|done, total| hashing.at(done, total), stop.flag());
     let took = hashing.finish();
     let report = match report {
         Err(VerifyError::Stopped) => return Err(failed(Code::Stopped, "stopped before everything was hashed")),

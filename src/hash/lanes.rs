@@ -17,6 +17,7 @@
 #![allow(unsafe_code, reason = "vector loads and stores, and calls of functions for certain processors only")]
 
 use std::fmt;
+use std::str::FromStr;
 
 use sha1::block_api::compress as compress_one;
 
@@ -67,6 +68,15 @@ impl Backend {
         }
     }
 
+    /// The word that names it where a person chooses: `crate`, `avx2`, `avx512`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Crate => "crate",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
     /// How many streams it takes side by side.
     pub fn lanes(self) -> usize {
         match self {
@@ -86,6 +96,27 @@ impl Backend {
             Self::Avx2 | Self::Avx512 if has_sha_instructions() => 5,
             Self::Avx2 | Self::Avx512 => 3,
         }
+    }
+}
+
+impl Default for Backend {
+    /// The quickest on this processor.
+    fn default() -> Self {
+        Self::best()
+    }
+}
+
+/// The word is not that of a [`Backend`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("not a way to hash; there are `crate`, `avx2` and `avx512`")]
+pub struct NoSuchBackend;
+
+impl FromStr for Backend {
+    type Err = NoSuchBackend;
+
+    /// Reads a backend's [`word`](Self::word), available or not.
+    fn from_str(word: &str) -> Result<Self, NoSuchBackend> {
+        Self::ALL.into_iter().find(|backend| backend.word() == word).ok_or(NoSuchBackend)
     }
 }
 

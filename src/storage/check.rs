@@ -16,7 +16,7 @@ use rustix::fs::{Advice, SeekFrom};
 use super::files::Recent;
 use super::{Place, Stamp, Storage, StorageError};
 use crate::bits::Bits;
-use crate::hash::{Backend, ManyHasher, Sha1Hash, sha1};
+use crate::hash::{Backend, Hashing, ManyHasher, Sha1Hash, sha1};
 use crate::metainfo::{Block, FileIndex, Layout, PieceIndex, Segment};
 
 /// How much of a piece is read before it is hashed, in bytes: 16 of these are a part of a core's second-level cache.
@@ -42,21 +42,21 @@ const MOST_SOURCES: usize = 64;
 /// Says, piece by piece, whether it has the hash it should; called by the checking threads in no particular order.
 pub(crate) type OnPiece<'a> = dyn Fn(PieceIndex, bool) + Sync + 'a;
 
-/// Hashes the pieces `which` with so many threads and gives those that are right. A piece whose file is missing or too
+/// Hashes the pieces `which` and gives those that are right. A piece whose file is missing or too
 /// short is wrong, mostly without being read; one that cannot be read is wrong and logged. Where `stop` becomes true, the pieces
 /// that were not looked at count as wrong and are not reported.
 pub(crate) fn check(
     storage: &Storage,
     which: &Bits,
     hash_of: &(dyn Fn(PieceIndex) -> Sha1Hash + Sync),
-    threads: usize,
+    hashing: Hashing,
     on_piece: &OnPiece<'_>,
     stop: &AtomicBool,
 ) -> Bits {
     let layout = storage.layout();
     let right = Mutex::new(Bits::new(layout.piece_count()));
     let pieces: Vec<_> = which.iter().filter_map(|piece| layout.piece(piece)).collect();
-    hash_pieces(storage, layout, &pieces, threads, stop, &|piece, hash| {
+    hash_pieces(storage, layout, &pieces, hashing, stop, &|piece, hash| {
         let good = match hash {
             Ok(hash) => hash == hash_of(piece),
             Err(StorageError::Missing { .. } | StorageError::Short { .. }) => false,
@@ -78,7 +78,7 @@ pub(crate) fn check(
 pub(crate) fn hash_all(
     layout: &Layout,
     path_of: &(dyn Fn(FileIndex) -> PathBuf + Sync),
-    threads: usize,
+    hashing: Hashing,
     on_piece: &(dyn Fn(PieceIndex) + Sync),
     stop: &AtomicBool,
 ) -> Result<Option<Vec<Sha1Hash>>, StorageError> {
@@ -87,7 +87,7 @@ pub(crate) fn hash_all(
     let sources = Paths { layout, path_of, open: Mutex::new(Recent::new(MOST_SOURCES)) };
     let pieces: Vec<_> = layout.pieces().collect();
     let halt = || stop.load(Ordering::Relaxed) || failed.load(Ordering::Relaxed);
-    hash_pieces_until(&sources, layout, &pieces, threads, &halt, &|piece, hash| {
+    hash_pieces_until(&sources, layout, &pieces, hashing, &halt, &|piece, hash| {
         let mut results = results.lock();
         match hash {
             Ok(hash) => results.0[piece.get() as usize] = hash,
@@ -173,11 +173,11 @@ fn hash_pieces(
     source: &dyn Source,
     layout: &Layout,
     pieces: &[PieceIndex],
-    threads: usize,
+    hashing: Hashing,
     stop: &AtomicBool,
     on_hash: &OnHash<'_>,
 ) {
-    hash_pieces_until(source, layout, pieces, threads, &|| stop.load(Ordering::Relaxed), on_hash);
+    hash_pieces_until(source, layout, pieces, hashing, &|| stop.load(Ordering::Relaxed), on_hash);
 }
 
 /// Shares `pieces` out to the threads, run by run, until they are all hashed or `stop` says so.
@@ -185,18 +185,19 @@ fn hash_pieces_until(
     source: &dyn Source,
     layout: &Layout,
     pieces: &[PieceIndex],
-    threads: usize,
+    hashing: Hashing,
     stop: &(dyn Fn() -> bool + Sync),
     on_hash: &OnHash<'_>,
 ) {
-    let lanes = Backend::best().lanes();
-    let threads = threads.max(1);
+    let backend = hashing.backend;
+    let threads = hashing.threads.max(1);
     // Enough to fill the lanes, and to be read in order, but not so much that a thread gets nothing.
-    let run = ((RUN / layout.piece_length().max(1)) as usize).max(lanes).min(pieces.len().div_ceil(threads)).max(1);
+    let run =
+        ((RUN / layout.piece_length().max(1)) as usize).max(backend.lanes()).min(pieces.len().div_ceil(threads)).max(1);
     let next = AtomicUsize::new(0);
     let zeros = OnceLock::new();
     let work = || {
-        let mut hasher = Hasher { source, layout, zeros: &zeros, lanes, buffers: Vec::new(), stop, on_hash };
+        let mut hasher = Hasher { source, layout, zeros: &zeros, backend, buffers: Vec::new(), stop, on_hash };
         loop {
             let start = next.fetch_add(run, Ordering::Relaxed).min(pieces.len());
             let mine = &pieces[start..pieces.len().min(start + run)];
@@ -233,9 +234,9 @@ struct Hasher<'a> {
     layout: &'a Layout,
     /// The hash of a full piece of zeros, made when the first hole is met.
     zeros: &'a OnceLock<Sha1Hash>,
-    /// How many pieces are hashed side by side.
-    lanes: usize,
-    /// A step of each of those.
+    /// How pieces are hashed side by side.
+    backend: Backend,
+    /// A step of each of those that are.
     buffers: Vec<Vec<u8>>,
     stop: &'a (dyn Fn() -> bool + Sync),
     on_hash: &'a OnHash<'a>,
@@ -257,8 +258,8 @@ impl Hasher<'_> {
     fn run(&mut self, run: &[PieceIndex]) {
         let mut pieces = run.iter();
         loop {
-            let mut group = Vec::with_capacity(self.lanes);
-            while group.len() < self.lanes
+            let mut group = Vec::with_capacity(self.backend.lanes());
+            while group.len() < self.backend.lanes()
                 && let Some(&piece) = pieces.next()
             {
                 if (self.stop)() {
@@ -302,7 +303,7 @@ impl Hasher<'_> {
     fn group(&mut self, mut group: Vec<Reading>) -> bool {
         let step = STEP.min(self.layout.piece_length()) as usize;
         self.buffers.resize_with(group.len().max(self.buffers.len()), || vec![0; step]);
-        let mut hasher = ManyHasher::new(group.len());
+        let mut hasher = ManyHasher::new(self.backend, group.len());
         while group.iter().any(Reading::has_more) {
             if (self.stop)() {
                 return false;

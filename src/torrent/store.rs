@@ -17,6 +17,7 @@ use super::{Resources, wanted_files};
 use crate::bits::Bits;
 use crate::config::{AddOptions, Check, Priority, Storing};
 use crate::crew::NoThread;
+use crate::hash::Hashing;
 use crate::metainfo::FileIndex;
 use crate::storage::resume::{self, Journal, Trust, touch, without_journal};
 use crate::storage::{Options, Storage, StorageError, Way, check};
@@ -76,8 +77,8 @@ struct Store {
     shared: Arc<Shared>,
     /// Where the journal and the parts file are; `None` where nothing may be written.
     folder: PathBuf,
-    workers: usize,
     way: Way,
+    hashing: Hashing,
     read_only: bool,
     storage: Option<Arc<Storage>>,
     journal: Option<Journal>,
@@ -97,11 +98,11 @@ pub(super) fn start(
     let store = Store {
         shared: Arc::clone(shared),
         folder,
-        workers: resources.config.resources.workers,
         way: match resources.config.resources.storing {
             Storing::Map => Way::Auto,
             Storing::Write => Way::Written,
         },
+        hashing: Hashing { threads: resources.config.resources.workers, backend: resources.config.resources.hashing },
         read_only: options.check == Check::ReadOnly,
         storage: None,
         journal: None,
@@ -270,7 +271,7 @@ impl Store {
             storage,
             which,
             &|piece| *metainfo.piece_hash(piece),
-            self.workers,
+            self.hashing,
             &on_piece,
             &self.shared.stopping,
         )

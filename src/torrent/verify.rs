@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::config::ResourceConfig;
 use crate::crew::{Crew, NoThread};
 use crate::hash::{Backend, VerifiedPiece, sha1_many};
 use crate::peer::{Activity, Audit, Buffer, Contents, Fact, FullPiece, PeerKey, Processor};
@@ -26,13 +27,13 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How much the newest measure of the interval between pieces counts in the mean.
 const NEWEST: f64 = 0.3;
 
-/// Starts `workers` threads; they end when the last sender is gone.
-pub(crate) fn start(crew: &Crew, workers: usize) -> Result<Sender<FullPiece>, NoThread> {
+/// Starts the workers; they end when the last sender is gone.
+pub(crate) fn start(crew: &Crew, config: &ResourceConfig) -> Result<Sender<FullPiece>, NoThread> {
     let (queue, pieces) = bounded::<FullPiece>(QUEUE);
     // One worker at a time takes pieces, so that they do not share out what is quicker together.
     let (pass, turn) = bounded(1);
-    pass.send(Intake::new(pieces)).ok();
-    for number in 0..workers.max(1) {
+    pass.send(Intake::new(pieces, config.hashing)).ok();
+    for number in 0..config.workers.max(1) {
         let (pass, turn) = (pass.clone(), turn.clone());
         crew.spawn(format!("verify-{number}"), STACK, move || run(&turn, &pass))?;
     }
@@ -43,14 +44,14 @@ pub(crate) fn start(crew: &Crew, workers: usize) -> Result<Sender<FullPiece>, No
 fn run(turn: &Receiver<Intake>, pass: &Sender<Intake>) {
     let processor = Processor::new(LOOK, Instant::now());
     while let Ok(mut intake) = turn.recv() {
-        let pieces = intake.gather();
+        let (pieces, backend) = (intake.gather(), intake.backend);
         // Whoever is next finds the end too. There is one intake and room for it: this never waits.
         pass.send(intake).ok();
         if pieces.is_empty() {
             return;
         }
         let (queued, workers) = (processor.queued(), pieces.first().map(|full| Arc::clone(&full.context.workers)));
-        verify(pieces.into_iter());
+        verify(backend, pieces.into_iter());
         processor.note(Instant::now());
         if let Some(workers) = workers {
             workers.add(Activity::Processor, processor.queued() - queued);
@@ -68,8 +69,8 @@ struct Intake {
 }
 
 impl Intake {
-    fn new(pieces: Receiver<FullPiece>) -> Self {
-        Self { pieces, backend: Backend::best(), last: None, interval: f64::INFINITY }
+    fn new(pieces: Receiver<FullPiece>, backend: Backend) -> Self {
+        Self { pieces, backend, last: None, interval: f64::INFINITY }
     }
 
     /// The next pieces: what waits, and where they come quickly, what comes within a moment. Empty at the end.
@@ -100,7 +101,7 @@ impl Intake {
 }
 
 /// Hashes the pieces, then stores and reports one after the other.
-fn verify(pieces: impl Iterator<Item = FullPiece>) {
+fn verify(backend: Backend, pieces: impl Iterator<Item = FullPiece>) {
     let mut blocks_of = Vec::new();
     let taken = pieces.filter_map(|full| {
         let Contents { blocks, senders } = full.piece.take()?;
@@ -113,12 +114,12 @@ fn verify(pieces: impl Iterator<Item = FullPiece>) {
         (index, blocks, full.context.metainfo.piece_hash(index))
     });
     let mut last = Instant::now();
-    let results = VerifiedPiece::check_many(checks.collect());
+    let results = VerifiedPiece::check_many(backend, checks.collect());
     // They were hashed side by side, each for a share of the time.
     let hashing = last.elapsed() / taken.len().max(1) as u32;
     last += hashing * taken.len() as u32;
     for (result, (full, senders)) in results.into_iter().zip(&taken) {
-        let fact = settle(full, senders, result);
+        let fact = settle(backend, full, senders, result);
         let now = Instant::now();
         full.context.workers.add(Activity::Hashing, hashing);
         full.context.workers.add(Activity::Storing, now.saturating_duration_since(last));
@@ -127,17 +128,22 @@ fn verify(pieces: impl Iterator<Item = FullPiece>) {
     }
 }
 
-fn settle(full: &FullPiece, senders: &[PeerKey], result: Result<VerifiedPiece<Buffer>, Vec<Buffer>>) -> Fact {
+fn settle(
+    backend: Backend,
+    full: &FullPiece,
+    senders: &[PeerKey],
+    result: Result<VerifiedPiece<Buffer>, Vec<Buffer>>,
+) -> Fact {
     let piece = Arc::clone(&full.piece);
     match result {
         Ok(verified) => match full.context.storage.write_piece(&verified) {
             Ok(()) => {
-                let audit = piece.is_audited().then(|| audit(&verified.into_blocks(), senders));
+                let audit = piece.is_audited().then(|| audit(backend, &verified.into_blocks(), senders));
                 Fact::Stored { piece, from: chief(senders), audit }
             }
             Err(error) => Fact::NotStored { piece, error },
         },
-        Err(blocks) => Fact::Corrupt { piece, audit: audit(&blocks, senders) },
+        Err(blocks) => Fact::Corrupt { piece, audit: audit(backend, &blocks, senders) },
     }
 }
 
@@ -152,9 +158,9 @@ fn chief(senders: &[PeerKey]) -> Option<PeerKey> {
     blocks.into_iter().max_by_key(|&(_, count)| count).map(|(sender, _)| sender)
 }
 
-fn audit(blocks: &[Buffer], senders: &[PeerKey]) -> Audit {
+fn audit(backend: Backend, blocks: &[Buffer], senders: &[PeerKey]) -> Audit {
     let each: Vec<&[Buffer]> = blocks.chunks(1).collect();
-    Audit { blocks: senders.iter().copied().zip(sha1_many(&each)).collect() }
+    Audit { blocks: senders.iter().copied().zip(sha1_many(backend, &each)).collect() }
 }
 
 #[cfg(test)]

@@ -6,15 +6,20 @@ use parking_lot::Mutex;
 
 use super::{check, hash_all};
 use crate::bits::Bits;
+use crate::hash::{Backend, Hashing};
 use crate::metainfo::{FileIndex, PieceIndex};
 use crate::storage::tests::{Case, folders, layout_of, options};
 use crate::storage::{Options, Storage, StorageError, Way};
+
+fn by(backend: Backend) -> Hashing {
+    Hashing { threads: 3, backend }
+}
 
 fn stopped(storage: &Storage, case: &Case, stop: bool) -> Bits {
     let seen = Mutex::new(Bits::new(case.layout.piece_count()));
     let on_piece = |piece: PieceIndex, _| assert!(seen.lock().set(piece.get()), "reported twice");
     let all = Bits::full(case.layout.piece_count());
-    let right = check(storage, &all, &|piece| case.hash(piece), 3, &on_piece, &AtomicBool::new(stop));
+    let right = check(storage, &all, &|piece| case.hash(piece), Hashing::default(), &on_piece, &AtomicBool::new(stop));
     assert_eq!(seen.lock().is_full(), !stop);
     right
 }
@@ -50,7 +55,7 @@ fn a_piece_of_zeros_that_was_never_written_is_right_where_the_torrent_says_zeros
     let layout = Arc::new(layout_of(&[(1_000_000, false)], 1 << 18));
     let storage = Storage::open(layout.clone(), folder.path(), options(folder.path(), Way::Auto)).unwrap();
     let hash_of = |piece| crate::hash::sha1([vec![0; layout.piece_len(piece) as usize].as_slice()]);
-    let right = check(&storage, &Bits::full(4), &hash_of, 1, &|_, _| {}, &AtomicBool::new(false));
+    let right = check(&storage, &Bits::full(4), &hash_of, Hashing::default(), &|_, _| {}, &AtomicBool::new(false));
     assert!(right.is_full());
 }
 
@@ -63,10 +68,12 @@ fn the_hashes_of_a_new_torrent_are_those_of_its_files_wherever_they_are() {
     }
     let path_of = |file: FileIndex| folder.path().join(format!("f{}", file.get()));
     let go = AtomicBool::new(false);
-    let hashes = hash_all(&case.layout, &path_of, 2, &|_| {}, &go).unwrap().unwrap();
-    assert_eq!(hashes, case.layout.pieces().map(|piece| case.hash(piece)).collect::<Vec<_>>());
-    assert!(hash_all(&case.layout, &path_of, 2, &|_| {}, &AtomicBool::new(true)).unwrap().is_none());
+    for backend in Backend::ALL {
+        let hashes = hash_all(&case.layout, &path_of, by(backend), &|_| {}, &go).unwrap().unwrap();
+        assert_eq!(hashes, case.layout.pieces().map(|piece| case.hash(piece)).collect::<Vec<_>>(), "{backend:?}");
+    }
+    assert!(hash_all(&case.layout, &path_of, by(Backend::best()), &|_| {}, &AtomicBool::new(true)).unwrap().is_none());
     std::fs::write(path_of(case.layout.file_index(4).unwrap()), b"shrunk").unwrap();
-    let result = hash_all(&case.layout, &path_of, 2, &|_| {}, &go);
+    let result = hash_all(&case.layout, &path_of, by(Backend::best()), &|_| {}, &go);
     assert!(matches!(result, Err(StorageError::Short { .. })), "{result:?}");
 }
