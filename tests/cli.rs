@@ -312,6 +312,7 @@ fn verify_says_which_file_is_wrong_and_how() {
         events.iter().filter(|event| event["event"] == "file").map(|file| &file["verdict"]).collect();
     assert_eq!(verdicts[..3], ["wrong", "too-long", "missing"]);
     assert_eq!(event(&events, "summary")["right"], false);
+    assert_eq!(event(&events, "file")["path"], "album/cd/one.flac", "as `show` prints it");
 
     fails(path, &["verify", "album.torrent", "-d", "absent"], 7, "there is no folder absent");
 }
@@ -367,6 +368,9 @@ fn json_tells_a_download_from_begin_to_end() {
     assert_eq!((summary["result"].clone(), summary["code"].clone()), ("done".into(), 0.into()));
     assert_eq!((summary["done"].clone(), summary["wanted"].clone()), (3_700_004.into(), 3_700_004.into()));
     assert!(event(&events, "progress")["state"].is_string());
+    // Paths are those in the torrent, as `show` prints them, below the folder.
+    assert!(event(&events, "file")["path"].as_str().unwrap().starts_with("album/"));
+    assert_eq!((event(&events, "added")["folder"].clone(), summary["folder"].clone()), ("out".into(), "out".into()));
 }
 
 #[test]
@@ -479,7 +483,7 @@ fn nothing_to_connect_to_is_code_4_and_makes_nothing() {
     // Reserved, and nobody listens.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let get = ["get", "album.torrent", "-o", "out", "--peer", &silent, "--port", "0", "--timeout", "1s"];
-    fails(folder.path(), &get, 4, "no peer for 1.0 s");
+    fails(folder.path(), &get, 4, "no peer for 1.0 s (1 address known");
 }
 
 #[test]
@@ -567,5 +571,52 @@ fn whatever_way_to_hash_is_asked_for_makes_checks_and_fetches_the_same() {
             assert!(err.contains("ROPEWALK_HASH") && err.contains(word) && err.contains("unset it"), "{err}");
             assert!(!folder.path().join(made).exists());
         }
+    }
+}
+
+#[test]
+fn without_peers_it_says_why() {
+    let folder = album();
+    for (answer, why) in [
+        (&b"d8:intervali1800e5:peers0:e"[..], "(the tracker knows nobody else)"),
+        (b"d14:failure reason12:unregisterede", "unregistered"),
+    ] {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
+        let tracker = serve([head.as_bytes(), answer].concat());
+        run(folder.path(), &["create", "album", "-o", "tracked", "-f", "-t", &tracker], 0);
+        let get = ["get", "tracked", "-o", "out", "--port", "0", "--timeout", "1s", "--bind", "127.0.0.1"];
+        fails(folder.path(), &get, 4, why);
+    }
+}
+
+#[test]
+fn a_torrent_is_read_from_stdin() {
+    let folder = album();
+    let torrent = fs::read(folder.path().join("album.torrent")).unwrap();
+    let output = ropewalk(folder.path(), &["show", "-"]).write_stdin(torrent).output().unwrap();
+    assert_eq!(said(&output, 0), run(folder.path(), &["show", "album.torrent"], 0));
+    let output = ropewalk(folder.path(), &["verify", "-"]).write_stdin("<html>").output().unwrap();
+    assert!(said(&output, 6).1.contains("what came from stdin is not a .torrent file"));
+}
+
+#[test]
+fn a_full_disk_behind_stdout_is_code_5_and_says_so() {
+    let folder = album();
+    for args in [
+        &["show", "album.torrent"][..],
+        &["verify", "album.torrent"],
+        &["verify", "album.torrent", "--json"],
+        &["create", "album", "-o", "-"],
+        &["create", "album", "-o", "new", "-f", "--json"],
+        &["get", "album.torrent", "--json"],
+        &["completions", "bash"],
+        &["--version", "-v"],
+    ] {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin("ropewalk"));
+        command.current_dir(folder.path()).args(args).env_remove("RUST_LOG").env_remove("ROPEWALK_HASH");
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = command.stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let (_, err) = said(&output, 5);
+        assert!(err.contains("cannot write to stdout: no space left on device"), "{args:?}: {err}");
     }
 }

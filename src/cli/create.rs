@@ -151,6 +151,7 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
             "seconds": took.as_secs_f64(), "left_out": left_out,
         }),
     );
+    json.check()?;
     say_left_out(screen, &created);
     let speed = rate((total as f64 / took.as_secs_f64().max(0.001)) as u64);
     let pieces = format!("{} of {}", layout.piece_count(), size(layout.piece_length().into()));

@@ -156,7 +156,7 @@ fn look(len: u64, parent: &Path) -> anyhow::Result<()> {
 
 /// A line of the account.
 fn step(screen: &Screen, what: &str, text: &str) -> anyhow::Result<()> {
-    Ok(screen.print(&format!("{what:<9} {text}"))?)
+    screen.print(&format!("{what:<9} {text}"))
 }
 
 fn make_payload(folder: &Path, total: u64, progress: &dyn Fn(u64, u64), stop: &Stop) -> std::io::Result<()> {
@@ -232,10 +232,13 @@ fn follow(torrent: &Torrent, screen: &Screen, stop: &Stop) -> anyhow::Result<Opt
             && drawn.elapsed() >= DRAW
         {
             drawn = Instant::now();
-            let peers = count(stats.peers, "peer", "peers");
-            let (percent, part) = (percent(stats.done, stats.wanted), part(stats.done, stats.wanted));
-            let fields = format!("{percent:>3} %  {part}  {:>11}  {peers}", rate(stats.down_rate));
-            show(bar, stats.done, stats.wanted, fields);
+            let fields = [
+                format!("{:>3} %", percent(stats.done, stats.wanted)),
+                format!("{:>11}", rate(stats.down_rate)),
+                count(stats.peers, "peer", "peers"),
+                part(stats.done, stats.wanted),
+            ];
+            show(bar, stats.done, stats.wanted, &fields);
         }
         if stop.wait(LOOK) {
             break Err(failed(Code::Stopped, "stopped"));

@@ -89,6 +89,14 @@ pub fn io_text(error: &io::Error) -> String {
     }
 }
 
+/// The error of a write to stdout: where its reader has gone, still one that [`is_broken_pipe`] knows.
+pub fn of_stdout(error: io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::BrokenPipe => error.into(),
+        _ => failed(Code::Disk, format!("cannot write to stdout: {}; check where it goes", io_text(&error))),
+    }
+}
+
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = |link: &(dyn Error + 'static)| link.downcast_ref::<io::Error>().map(io::Error::kind);
     error.chain().filter_map(io).any(|kind| kind == ErrorKind::BrokenPipe)

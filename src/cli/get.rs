@@ -56,7 +56,8 @@ Examples:
   ropewalk get x.torrent --no-tracker --peer 192.0.2.7:6881
 
 Events of --json, one object per line, each with the field \"event\", and with
-\"info_hash\" and \"name\" where it is about a torrent:
+\"info_hash\" and \"name\" where it is about a torrent. A \"path\" is that of a file in
+the torrent, as `ropewalk show` prints it, below the folder:
   listening     port, addresses
   added         size, pieces, files, folder
   progress      once a second, and when the state changes:
@@ -69,9 +70,9 @@ Events of --json, one object per line, each with the field \"event\", and with
   peer          address: connected
   banned        address: it sent wrong data
   piece-failed  piece: it is fetched again
-  finished      path, downloaded: everything wanted is verified
+  finished      folder, downloaded: everything wanted is verified
   seeding       from now on
-  summary       result (done, stopped, no-peers, disk, ...), code, error, path,
+  summary       result (done, stopped, no-peers, disk, ...), code, error, folder,
                 wanted, done, downloaded, uploaded, wasted, seconds; with
                 --explain also explanation: seconds by activity, of the torrent,
                 its connections, sending threads, verify workers and each peer

@@ -1,31 +1,31 @@
 //! `--json`: events for programs, one object per line on stdout.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::exit::Code;
+use super::exit::{self, Code};
 
 /// Writes events, or nothing where `--json` was not given.
 pub struct Json {
     wanted: bool,
-    /// Nobody reads any more. Set by whoever writes, looked at by the loop that would end for it.
-    broken: AtomicBool,
+    /// Why nothing can be written any more. Set by whoever writes, looked at by whoever would end for it.
+    broken: Mutex<Option<io::Error>>,
 }
 
 impl Json {
     pub fn new(wanted: bool) -> Self {
-        Self { wanted, broken: AtomicBool::new(false) }
+        Self { wanted, broken: Mutex::new(None) }
     }
 
     pub fn is_wanted(&self) -> bool {
         self.wanted
     }
 
-    /// Whether the reader has gone.
-    pub fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
+    /// An error where an event could not be written.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.broken.lock().take().map_or(Ok(()), |error| Err(exit::of_stdout(error)))
     }
 
     /// One event: an object that gets the field `event`.
@@ -35,8 +35,8 @@ impl Json {
         }
         fields["event"] = name.into();
         let mut out = io::stdout().lock();
-        if writeln!(out, "{fields}").and_then(|()| out.flush()).is_err() {
-            self.broken.store(true, Ordering::Relaxed);
+        if let Err(error) = writeln!(out, "{fields}").and_then(|()| out.flush()) {
+            self.broken.lock().get_or_insert(error);
         }
     }
 

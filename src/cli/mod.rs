@@ -78,7 +78,7 @@ const STYLES: Styles = Styles::styled()
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Say nothing but errors; what --json, show and -o - print is printed all the same
+    /// Print only errors, warnings, and what is asked for: by show, completions, --json, -o -
     #[arg(short, long, global = true, conflicts_with = "verbose", display_order = 100)]
     quiet: bool,
     /// Log what happens to stderr; -vv for every peer. RUST_LOG has the last word
@@ -144,7 +144,7 @@ fn ended(outcome: anyhow::Result<Code>, screen: &Screen, json: bool) -> ExitCode
 /// Says more about the version than clap can, which ends at `--version` whatever follows.
 fn tell_version() -> ExitCode {
     let screen = Screen::new(false);
-    let told = hashing::version().and_then(|text| Ok(screen.print(&text)?));
+    let told = hashing::version().and_then(|text| screen.print(&text));
     ended(told.map(|()| Code::Done), &screen, false)
 }
 

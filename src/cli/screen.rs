@@ -8,12 +8,14 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use console::{Term, measure_text_width};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 use serde_json::json;
 
+use super::exit;
 use super::json::Json;
-use super::words::{left, part, percent, printable, rate};
+use super::words::{in_columns, left, part, percent, printable, rate};
 
 /// How often a bar changes.
 pub const DRAW: Duration = Duration::from_millis(100);
@@ -21,6 +23,10 @@ pub const DRAW: Duration = Duration::from_millis(100);
 pub const LINE: Duration = Duration::from_secs(5);
 /// How often a program hears of progress.
 pub const EVENT: Duration = Duration::from_secs(1);
+/// The most columns of a name beside a bar.
+pub const NAME: usize = 16;
+/// A bar has as many columns at least: with fewer it says nothing.
+const LEAST_BAR: usize = 18;
 /// What is done sooner needs no bar.
 const WORTH_A_BAR: Duration = Duration::from_millis(400);
 
@@ -73,16 +79,17 @@ impl Screen {
     }
 
     /// What came of it, on stdout; nothing with `--quiet`.
-    pub fn print(&self, text: &str) -> io::Result<()> {
+    pub fn print(&self, text: &str) -> anyhow::Result<()> {
         if self.quiet { Ok(()) } else { self.bytes(format!("{}\n", tame(text)).as_bytes()) }
     }
 
     /// What was asked for, on stdout.
-    pub fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
-        self.bars.suspend(|| {
+    pub fn bytes(&self, bytes: &[u8]) -> anyhow::Result<()> {
+        let written = self.bars.suspend(|| {
             let mut out = io::stdout().lock();
             out.write_all(bytes).and_then(|()| out.flush())
-        })
+        });
+        written.map_err(exit::of_stdout)
     }
 
     /// A bar of which the text is told by whoever moves it.
@@ -118,12 +125,26 @@ fn tame(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// Moves a bar and says what it is at.
-pub fn show(bar: &ProgressBar, done: u64, total: u64, fields: String) {
+/// Moves a bar and says what it is at: as many of the fields, the most important first, as leave room for a bar.
+pub fn show(bar: &ProgressBar, done: u64, total: u64, fields: &[String]) {
+    let columns = usize::from(Term::stderr().size().1);
     bar.set_style(style(BAR));
     bar.set_length(total.max(1));
     bar.set_position(done);
-    bar.set_message(fields);
+    bar.set_message(fitting(columns.saturating_sub(measure_text_width(&bar.prefix())), fields));
+}
+
+/// As many of the fields as leave room for a bar in so many columns, each behind two spaces; the first in any case.
+fn fitting(columns: usize, fields: &[String]) -> String {
+    let room = columns.saturating_sub(LEAST_BAR + "    ".len());
+    let mut text = fields.first().cloned().unwrap_or_default();
+    for field in fields.iter().skip(1) {
+        if measure_text_width(&text) + "  ".len() + measure_text_width(field) > room {
+            break;
+        }
+        text = text + "  " + field;
+    }
+    text
 }
 
 /// Says something in place of a bar, cut off at the edge of the terminal.
@@ -164,14 +185,15 @@ impl Work<'_> {
         let speed = (done as f64 / (now - self.began).as_secs_f64()) as u64;
         let remaining = Duration::from_secs((total - done).checked_div(speed).unwrap_or(0));
         let (percent, part) = (percent(done, total), part(done, total));
-        let text = format!("{percent:>3} %  {part}  {:>11}  {}", rate(speed), left(remaining));
+        let fields = [format!("{percent:>3} %"), format!("{:>11}", rate(speed)), left(remaining), part];
         if self.screen.live {
-            let bar = self.bar.get_or_init(|| self.screen.bar(&self.what));
-            show(bar, done, total, text);
+            let name = || in_columns(&self.what, NAME.min(measure_text_width(&self.what)));
+            let bar = self.bar.get_or_init(|| self.screen.bar(&name()));
+            show(bar, done, total, &fields);
         } else if self.json.is_wanted() {
             self.json.event("progress", json!({ "done": done, "total": total, "rate": speed }));
         } else {
-            self.screen.note(&format!("{}: {}", self.what, text.trim_start()));
+            self.screen.note(&format!("{}: {}", self.what, fields.map(|field| field.trim().to_owned()).join(", ")));
         }
     }
 
@@ -200,5 +222,19 @@ impl Write for AboveBars {
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NAME, fitting};
+
+    #[test]
+    fn a_bar_has_room_whatever_there_is_to_say() {
+        let fields = [" 42 %", " 12.3 MiB/s", "4m 05s left", " 8 peers", "1.2/3.4 GiB"].map(String::from);
+        let beside = |columns: usize| fitting(columns - NAME, &fields);
+        assert_eq!(beside(120), " 42 %   12.3 MiB/s  4m 05s left   8 peers  1.2/3.4 GiB");
+        assert_eq!(beside(80), " 42 %   12.3 MiB/s  4m 05s left   8 peers");
+        assert_eq!(beside(40), " 42 %");
     }
 }

@@ -22,9 +22,10 @@ const EXAMPLES: &str = "\
 Examples:
   ropewalk show album.torrent
   ropewalk show https://example.org/album.torrent --json | jq -r .info_hash
+  ropewalk create album -o - | ropewalk show -
 
 --json prints one object: name, info_hash, size, piece_length, pieces, private,
-multi_file, files (number, path, size, executable), trackers (a list per tier),
+multi_file, files (number, path in the torrent, size, executable), trackers (a list per tier),
 web_seeds, http_seeds, comment, created_by, created (seconds since 1970), source,
 unknown_keys (top, info).
 
@@ -38,7 +39,7 @@ Exit codes:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A .torrent file, or an http(s) URL of one
+    /// A .torrent file, an http(s) URL of one, or `-` for stdin
     torrent: OsString,
     /// Print one JSON object
     #[arg(long)]

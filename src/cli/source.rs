@@ -1,9 +1,9 @@
-//! Where a torrent comes from: a file, or an http(s) URL of one.
+//! Where a torrent comes from: a file, an http(s) URL of one, or stdin.
 //!
 //! It owns the fetching, which is bounded in size and time. It refuses what ropewalk cannot read yet, and says so.
 
 use std::ffi::OsStr;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,6 +27,9 @@ pub fn load(source: &OsStr, stop: &Stop) -> anyhow::Result<Metainfo> {
     if scheme == "magnet" {
         let text = "magnet links are not supported yet; give a .torrent file or an http(s) URL of one";
         return Err(failed(Code::BadInput, text));
+    }
+    if text == "-" {
+        return unless_stopped(stop, "stdin", read_stdin);
     }
     if !text.contains("://") || Path::new(source).exists() {
         let path = Path::new(source).to_path_buf();
@@ -57,6 +60,19 @@ pub fn read(path: &Path) -> anyhow::Result<Metainfo> {
         ReadError::Metainfo { source, .. } => unusable(&shown.to_string(), &source),
         other => failed(Code::BadInput, format!("{other}; give the .torrent file, not the content")),
     })
+}
+
+fn read_stdin() -> anyhow::Result<Metainfo> {
+    let mut bytes = Vec::new();
+    let read = io::stdin().lock().take(MAX_FILE_LEN + 1).read_to_end(&mut bytes);
+    read.map_err(|error| failed(Code::BadInput, format!("cannot read stdin: {}; give a file", io_text(&error))))?;
+    if bytes.len() as u64 > MAX_FILE_LEN {
+        return Err(failed(
+            Code::BadInput,
+            format!("stdin has more than {} MiB: not a .torrent file", MAX_FILE_LEN >> 20),
+        ));
+    }
+    Metainfo::from_bytes(&bytes).map_err(|error| unusable("what came from stdin", &error))
 }
 
 fn unusable(from: &str, error: &MetainfoError) -> anyhow::Error {

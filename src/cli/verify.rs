@@ -30,10 +30,11 @@ Examples:
 
 Events of --json, one object per line:
   progress  done, total (bytes), rate (bytes per second)
-  file      number, path, verdict (ok, missing, wrong, too-long, too-short),
+  file      number, path (in the torrent, as `ropewalk show` prints it; below
+            the folder), verdict (ok, missing, wrong, too-long, too-short),
             wrong_pieces, pieces
   summary   right (true or false), files, files_right, pieces, pieces_right,
-            seconds, info_hash, name
+            folder, seconds, info_hash, name
   error     message, result, code
 
 Exit codes:
@@ -83,7 +84,8 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
             "summary",
             json!({
                 "right": report.is_right(), "files": files, "files_right": files_right,
-                "pieces": pieces, "pieces_right": pieces_right, "seconds": took.as_secs_f64(),
+                "pieces": pieces, "pieces_right": pieces_right,
+                "folder": args.data.to_string_lossy(), "seconds": took.as_secs_f64(),
                 "info_hash": metainfo.info_hash().to_string(), "name": metainfo.name(),
             }),
         );
@@ -105,6 +107,7 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
         };
         screen.print(&text)?;
     }
+    json.check()?;
     if report.is_right() {
         return Ok(Code::Done);
     }
@@ -151,10 +154,11 @@ fn tell(report: &Report, metainfo: &Metainfo, json: &Json) {
             Verdict::Missing => pieces,
             _ => 0,
         };
+        let path = metainfo.layout().file(file.file).path().to_string_lossy();
         json.event(
             "file",
             json!({
-                "number": number, "path": file.path.to_string_lossy(), "verdict": name(file.verdict),
+                "number": number, "path": path, "verdict": name(file.verdict),
                 "wrong_pieces": wrong, "pieces": pieces,
             }),
         );

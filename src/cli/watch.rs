@@ -7,18 +7,19 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use console::measure_text_width;
 use crossbeam_channel::Receiver;
 use indicatif::ProgressBar;
-use ropewalk::{CancelRead, Data, Event, State, Stats, Torrent};
+use ropewalk::{CancelRead, Data, Event, State, Stats, Torrent, TrackerState};
 use serde_json::{Value, json};
 
 use super::exit::{Code, io_text, without_number};
 use super::explain::{self, Explain};
 use super::json::Json;
-use super::screen::{DRAW, EVENT, LINE, Screen, say, show};
+use super::screen::{DRAW, EVENT, LINE, NAME, Screen, say, show};
 use super::select::numbered;
 use super::signal::Stop;
-use super::words::{Until, count, left, part, percent, printable, rate, shown, size, time};
+use super::words::{Until, count, in_columns, left, part, percent, printable, rate, shown, size, time};
 
 /// How often a torrent is looked at while it is opened, and afterwards.
 const LOOK: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(20));
@@ -27,8 +28,6 @@ pub const NO_SOURCE: &str = "nothing to connect to: no tracker that ropewalk can
                              give an address with --peer HOST:PORT";
 /// Wrong files that are named.
 const NAMED: usize = 10;
-/// The longest name beside a bar, in characters.
-const NAME: usize = 16;
 
 /// One torrent to follow. It was added paused.
 pub struct Job {
@@ -63,17 +62,15 @@ pub struct Watch<'a> {
 impl Watch<'_> {
     /// Follows all of them to their end, and gives the first code that is not [`Code::Done`].
     pub fn follow(&self, jobs: Vec<Job>) -> anyhow::Result<Code> {
-        let longest = jobs.iter().map(|job| job.torrent.metainfo().name().chars().count()).max().unwrap_or(0);
+        let longest = jobs.iter().map(|job| measure_text_width(job.torrent.metainfo().name())).max().unwrap_or(0);
         let mut rows: Vec<_> = jobs.into_iter().map(|job| Row::new(job, longest.min(NAME), self)).collect();
         loop {
             for row in rows.iter_mut().filter(|row| row.outcome.is_none()) {
                 row.look(self)?;
             }
+            self.json.check()?;
             if rows.iter().all(|row| row.outcome.is_some()) {
                 break;
-            }
-            if self.json.is_broken() {
-                return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
             }
             let opening = rows.iter().any(|row| row.outcome.is_none() && !row.resumed);
             if self.stop.wait(if opening { LOOK.0 } else { LOOK.1 }) {
@@ -113,12 +110,7 @@ struct Row {
 impl Row {
     fn new(job: Job, width: usize, watch: &Watch<'_>) -> Self {
         let now = Instant::now();
-        let name = job.torrent.metainfo().name();
-        let mut label: String = name.chars().take(width).collect();
-        if name.chars().count() > width {
-            label = label.chars().take(width - 1).chain(['…']).collect();
-        }
-        let label = format!("{label:<width$}");
+        let label = in_columns(job.torrent.metainfo().name(), width);
         let layout = job.torrent.metainfo().layout();
         watch.json.event(
             "added",
@@ -239,8 +231,8 @@ impl Row {
 
     fn gave_up(&mut self, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
         let patience = watch.patience.map_or_else(String::new, time);
-        let why = self.trouble().map_or_else(String::new, |trouble| format!(" ({trouble})"));
-        let text = format!("no peer for {patience}{why}; try again later, or give an address with --peer");
+        let why = self.why_alone(stats);
+        let text = format!("no peer for {patience} ({why}); try again later, or give an address with --peer");
         self.end(Code::NoPeers, Some(&text), stats, watch)
     }
 
@@ -271,7 +263,8 @@ impl Row {
     /// Everything wanted is there.
     fn say_done(&self, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
         let path = self.path();
-        let fields = json!({ "path": path.to_string_lossy(), "downloaded": stats.downloaded });
+        let folder = self.job.torrent.dir().to_string_lossy();
+        let fields = json!({ "folder": folder, "downloaded": stats.downloaded });
         watch.json.event("finished", with_id(&self.job.torrent, fields));
         if watch.json.is_wanted() {
             return Ok(());
@@ -317,7 +310,7 @@ impl Row {
             self.job.torrent.explain()
         });
         let mut summary = json!({
-            "result": code.name(), "code": code as u8, "error": why, "path": self.path().to_string_lossy(),
+            "result": code.name(), "code": code as u8, "error": why, "folder": self.job.torrent.dir().to_string_lossy(),
             "wanted": stats.wanted, "done": stats.done, "downloaded": stats.downloaded,
             "uploaded": stats.uploaded, "wasted": stats.wasted, "seconds": self.began.elapsed().as_secs_f64(),
         });
@@ -365,11 +358,10 @@ impl Row {
         }
         self.doing = doing;
         if let Some(bar) = &self.bar {
-            let text = self.text(stats, true);
             match stats.state {
-                State::Checking { done, total } => show(bar, done.into(), total.into(), text),
-                State::Downloading if stats.peers > 0 => show(bar, stats.done, stats.wanted, text),
-                _ => say(bar, text),
+                State::Checking { done, total } => show(bar, done.into(), total.into(), &[self.text(stats)]),
+                State::Downloading if stats.peers > 0 => show(bar, stats.done, stats.wanted, &fields(stats)),
+                _ => say(bar, self.text(stats)),
             }
             if let Some(explain) = &mut self.explain {
                 explain.draw(&self.job.torrent, now);
@@ -380,7 +372,7 @@ impl Row {
                 watch.screen.note(&format!(
                     "{}: {}",
                     self.job.torrent.metainfo().name(),
-                    self.text(stats, false).trim_start()
+                    self.text(stats).trim_start()
                 ));
                 if let Some(explain) = &mut self.explain {
                     let line = explain.line(&self.job.torrent, now);
@@ -391,8 +383,8 @@ impl Row {
         self.told = now;
     }
 
-    /// What it is at, in fields of a constant width beside a bar.
-    fn text(&self, stats: &Stats, bar: bool) -> String {
+    /// What it is at.
+    fn text(&self, stats: &Stats) -> String {
         let peers = count(stats.peers, "peer", "peers");
         match &stats.state {
             State::Opening | State::Paused => "opening the files".into(),
@@ -406,29 +398,38 @@ impl Row {
             }
             _ if stats.peers == 0 => {
                 let percent = percent(stats.done, stats.wanted);
-                let trouble = self.trouble().map_or_else(String::new, |trouble| format!(": {trouble}"));
-                format!("{percent:>3} %  no peers yet{trouble}")
+                format!("{percent:>3} %  no peers yet: {}", self.why_alone(stats))
             }
             _ => {
                 let (percent, part) = (percent(stats.done, stats.wanted), part(stats.done, stats.wanted));
                 let (down, left) = (rate(stats.down_rate), stats.eta().map_or_else(String::new, left));
-                if bar {
-                    let part = part.replace(" of ", "/");
-                    format!("{percent:>3} %  {part:>14}  {down:>11}  {peers:>8}  {left:<11}")
-                } else {
-                    let up = if stats.up_rate > 0 { format!(", {} up", rate(stats.up_rate)) } else { String::new() };
-                    let left = if left.is_empty() { left } else { format!(", {left}") };
-                    format!("{percent} %, {part}, {down}{up}, {peers}{left}")
-                }
+                let up = if stats.up_rate > 0 { format!(", {} up", rate(stats.up_rate)) } else { String::new() };
+                let left = if left.is_empty() { left } else { format!(", {left}") };
+                format!("{percent} %, {part}, {down}{up}, {peers}{left}")
             }
         }
     }
 
-    /// Why there may be no peers: what a tracker says.
-    fn trouble(&self) -> Option<String> {
+    /// Why there is no peer, as far as is known.
+    /// Why there is no peer, as far as is known.
+    fn why_alone(&self, stats: &Stats) -> String {
         let trackers = self.job.torrent.trackers();
+        let known = count(stats.known, "address", "addresses");
+        let addresses = match (stats.known, stats.dialling) {
+            (0, _) => None,
+            (_, 0) => Some(format!("{known} known, none answers")),
+            (_, tried) => Some(format!("{known} known, {tried} being tried")),
+        };
+        let works = trackers.iter().any(|tracker| tracker.state == TrackerState::Working);
         let failed = trackers.iter().find_map(|tracker| Some((tracker, tracker.error.as_ref()?)));
-        failed.map(|(tracker, error)| printable(&format!("{}: {}", tracker.url, without_number(error))))
+        let asked = match failed {
+            _ if trackers.is_empty() => Some("no tracker is asked".to_owned()),
+            _ if works && stats.known == 0 => Some("the tracker knows nobody else".to_owned()),
+            _ if works => None,
+            Some((tracker, error)) => Some(printable(&format!("{}: {}", tracker.url, without_number(error)))),
+            None => Some("asking the tracker".to_owned()),
+        };
+        addresses.into_iter().chain(asked).collect::<Vec<_>>().join("; ")
     }
 
     /// Where the content is.
@@ -470,7 +471,10 @@ impl Row {
             let (name, fields) = match event {
                 Event::File(file) => {
                     let number = self.numbers.get(file.get() as usize);
-                    ("file", json!({ "number": number, "path": torrent.path_of(file).to_string_lossy() }))
+                    (
+                        "file",
+                        json!({ "number": number, "path": torrent.metainfo().layout().file(file).path().to_string_lossy() }),
+                    )
                 }
                 Event::PeerConnected(addr) => ("peer", json!({ "address": addr.to_string() })),
                 Event::PeerBanned(addr) => ("banned", json!({ "address": addr.to_string() })),
@@ -481,6 +485,18 @@ impl Row {
             watch.json.event(name, with_id(torrent, fields));
         }
     }
+}
+
+/// What it is at beside a bar, in fields of a constant width, the most important first.
+fn fields(stats: &Stats) -> [String; 5] {
+    let left = stats.eta().map_or_else(String::new, left);
+    [
+        format!("{:>3} %", percent(stats.done, stats.wanted)),
+        format!("{:>11}", rate(stats.down_rate)),
+        format!("{left:<11}"),
+        format!("{:>8}", count(stats.peers, "peer", "peers")),
+        format!("{:>14}", part(stats.done, stats.wanted).replace(" of ", "/")),
+    ]
 }
 
 /// A failure of the library, said to someone who can only run a command again.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use console::measure_text_width;
 use ropewalk::metainfo::MAX_PIECE_LENGTH;
 
 /// How long to seed.
@@ -75,6 +76,32 @@ pub fn count(number: usize, one: &str, more: &str) -> String {
 /// A path as it was given: not `./x` where the folder is the current one.
 pub fn shown(path: &Path) -> String {
     path.strip_prefix(".").unwrap_or(path).display().to_string()
+}
+
+/// A name in so many columns of a terminal: filled up with spaces, or cut in the middle, since names of files differ at
+/// their ends as often as at their beginnings. Characters take one column, two or none.
+pub fn in_columns(name: &str, columns: usize) -> String {
+    let fill = |text: String| {
+        let missing = columns.saturating_sub(measure_text_width(&text));
+        text + &" ".repeat(missing)
+    };
+    let name = printable(name);
+    if measure_text_width(&name) <= columns {
+        return fill(name);
+    }
+    let room = columns.saturating_sub(1);
+    let (begin, end) = (room.div_ceil(2), room / 2);
+    let taken = |chars: &mut dyn Iterator<Item = char>, room: usize| {
+        let mut width = 0;
+        let fits = chars.take_while(|char| {
+            width += measure_text_width(char.encode_utf8(&mut [0; 4]));
+            width <= room
+        });
+        fits.collect::<Vec<_>>()
+    };
+    let begin: String = taken(&mut name.chars(), begin).into_iter().collect();
+    let end: String = taken(&mut name.chars().rev(), end).into_iter().rev().collect();
+    fill(format!("{begin}…{end}"))
 }
 
 /// Text from a torrent or a tracker without what would move the cursor or turn the direction of writing.
@@ -153,7 +180,11 @@ pub fn read_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Until, part, percent, printable, read_piece_length, read_ports, read_rate, read_time, time, until};
+    use console::measure_text_width;
+
+    use super::{
+        Until, in_columns, part, percent, printable, read_piece_length, read_ports, read_rate, read_time, time, until,
+    };
 
     #[test]
     fn rates_and_lengths_are_read_as_people_write_them() {
@@ -194,6 +225,21 @@ mod tests {
         assert_eq!((percent(999, 1000), percent(0, 0), percent(u64::MAX, u64::MAX)), (99, 100, 100));
         assert_eq!(time(Duration::from_millis(840)), "0.8 s");
         assert_eq!(time(Duration::from_secs(245)), "4 min 05 s");
+    }
+
+    #[test]
+    fn names_fill_their_columns_whatever_they_are_written_in() {
+        assert_eq!(in_columns("rope", 8), "rope    ");
+        assert_eq!(in_columns("debian-13.2.0-amd64-netinst.iso", 16), "debian-1…nst.iso");
+        assert_eq!(in_columns("绳索走道的长长的名字.mkv", 10), "绳索….mkv ");
+        assert_eq!(in_columns("🪢🪢", 6), "🪢🪢  ");
+        for name in
+            ["", "rope", "绳索走道的长长的名字.mkv", "e\u{301}e\u{301}e\u{301}e\u{301}e\u{301}", "🪢🪢🪢🪢🪢🪢🪢"]
+        {
+            for columns in 1..20 {
+                assert_eq!(measure_text_width(&in_columns(name, columns)), columns, "{name} in {columns}");
+            }
+        }
     }
 
     #[test]
