@@ -22,6 +22,20 @@ pub enum Code {
     WrongData = 7,
 }
 
+/// What the codes mean, as `--help` lists them. A macro, because only literals can be put together for clap.
+macro_rules! meanings {
+    () => {
+        "  0  done
+  1  another error
+  2  wrong usage
+  3  stopped by Ctrl-C (or SIGTERM) before it was done
+  4  nothing to connect to: no tracker and no peer, or none within --timeout
+  5  disk: full, no permission, another error of reading or writing
+  6  bad input: not a torrent, or one that cannot be fetched or used"
+    };
+}
+pub(super) use meanings;
+
 impl Code {
     /// The code in words that stay the same, for `--json`.
     pub fn name(self) -> &'static str {

@@ -11,7 +11,7 @@ use anyhow::Context;
 use crossbeam_channel::bounded;
 use ropewalk::{AddOptions, Metainfo, Order, Priority, Start, Torrent};
 
-use super::exit::{Code, failed};
+use super::exit::{self, Code, failed};
 use super::json::Json;
 use super::network::Network;
 use super::screen::Screen;
@@ -32,7 +32,8 @@ Every byte is verified before it is written. A download that was stopped, howeve
 same command: what is verified is recorded in the folder .ropewalk beside the files. That folder stays after the end, \
 so that the same command says at once that there is nothing to do; it can be removed.";
 
-const EXAMPLES: &str = "\
+const EXAMPLES: &str = concat!(
+    "\
 Examples:
   ropewalk get debian.iso.torrent
   ropewalk get https://example.org/album.torrent -o ~/music
@@ -79,13 +80,9 @@ the torrent, as `ropewalk show` prints it, below the folder:
   error         message, result, code: nothing was begun
 
 Exit codes:
-  0  done
-  1  another error
-  2  wrong usage
-  3  stopped by Ctrl-C (or SIGTERM) before it was done
-  4  nothing to connect to: no tracker and no peer, or none within --timeout
-  5  disk: full, no permission, another error of reading or writing
-  6  bad input: not a torrent, or one that cannot be fetched or used";
+",
+    exit::meanings!()
+);
 
 /// Download torrents
 #[derive(clap::Args)]

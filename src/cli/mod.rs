@@ -43,7 +43,8 @@ use exit::Code;
 use screen::Screen;
 use signal::Stop;
 
-const EXAMPLES: &str = "\
+const EXAMPLES: &str = concat!(
+    "\
 Examples:
   ropewalk demo
   ropewalk get debian.iso.torrent
@@ -57,14 +58,11 @@ Environment:
   RUST_LOG       what to log, instead of -v: info, ropewalk=trace
 
 Exit codes:
-  0  done
-  1  another error
-  2  wrong usage
-  3  stopped by Ctrl-C (or SIGTERM) before it was done
-  4  nothing to connect to: no tracker and no peer, or none within --timeout
-  5  disk: full, no permission, another error of reading or writing
-  6  bad input: not a torrent, or one that cannot be fetched or used
-  7  the files are not what the torrent says";
+",
+    exit::meanings!(),
+    "
+  7  the files are not what the torrent says"
+);
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
