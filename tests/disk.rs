@@ -59,17 +59,16 @@ fn a_disk_that_fills_up_makes_the_torrent_wait_until_there_is_room() {
 }
 
 #[test]
-fn a_large_file_in_memory_that_fills_up_waits_until_there_is_room_too() {
+fn a_large_file_keeps_the_room_that_was_reserved_for_it() {
     let Some(disk) = Disk::new(16 << 20) else { return };
-    // It is mapped, and not allocated in advance where the disk is memory.
     let payload = Payload::single(12_000_000, PIECE, None);
-    let (session, _seed, addr) = seeder(&payload, Some(2_000_000));
+    let (session, _seed, addr) = seeder(&payload, Some(6_000_000));
     let mut get = Ropewalk::get(&payload, disk.path(), addr);
     get.wait_until("some bytes", |event| event["done"].as_u64().is_some_and(|done| done > 0));
+    // The journal needs a little room.
     let filler = disk.fill();
-    let waiting = get.wait_until("waiting", |event| event["state"] == "waiting");
-    assert!(waiting["why"].as_str().unwrap().contains("disk full"), "{waiting}");
-    std::fs::remove_file(filler).unwrap();
+    let filler = std::fs::File::options().write(true).open(filler).unwrap();
+    filler.set_len(filler.metadata().unwrap().len() - (256 << 10)).unwrap();
     let said = get.end();
     assert_eq!(said.code, Some(0), "{}", said.said);
     payload.assert_in(disk.path());

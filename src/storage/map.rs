@@ -155,15 +155,8 @@ impl Map {
 }
 
 /// Really allocates the first `len` bytes of a file, extending it if it is shorter. `Ok(false)`: the file system (or the
-/// platform) cannot do that. In memory (tmpfs) only the length is set: there, to allocate is to fill, which took 0.15 s a
-/// GiB before the first byte and saved as much less later; a store that finds no room is an error all the same.
+/// platform) cannot do that.
 pub(super) fn allocate(file: &File, len: u64) -> io::Result<bool> {
-    if in_memory(file) {
-        if file.metadata()?.len() < len {
-            file.set_len(len)?;
-        }
-        return Ok(true);
-    }
     #[cfg(target_os = "linux")]
     loop {
         return match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
