@@ -275,7 +275,12 @@ impl Row {
             0 => "complete already".to_owned(),
             bytes => {
                 let speed = (bytes as f64 / took.as_secs_f64().max(0.001)) as u64;
-                format!("{} in {}, {}", size(bytes), time(took), rate(speed))
+                let wasted = match stats.wasted {
+                    0 => String::new(),
+                    // Received twice, or in a piece that was wrong.
+                    of => format!(", {} wasted, {:.1} %", size(of), of as f64 * 100.0 / bytes as f64),
+                };
+                format!("{} in {}, {}{wasted}", size(bytes), time(took), rate(speed))
             }
         };
         watch.screen.print(&format!("done: {} ({how})", shown(&path)))?;
