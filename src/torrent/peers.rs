@@ -342,6 +342,7 @@ impl Owner {
             Said::AllowedFast(piece) => {
                 let pieces = peer.has.len();
                 peer.allowed_fast.get_or_insert_with(|| Bits::new(pieces)).set(piece.get());
+                self.refeed = true;
             }
             Said::DontHave(piece) => {
                 if peer.has.clear(piece.get()) {
