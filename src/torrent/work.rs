@@ -200,7 +200,7 @@ impl Owner {
             if piece.unclaimed() > 0 && self.desk.takes(index, key) {
                 let blocks = piece.unclaimed();
                 given += if self.give(key, Work { piece, again: None }) { blocks } else { 0 };
-            } else if !self.suspects.has(index) && piece.overdue(key, again.patience, now) > 0 {
+            } else if again.most > 0 && !self.suspects.has(index) && piece.overdue(key, again.patience, now) > 0 {
                 given += u32::from(self.give(key, Work { piece, again: Some(again) }));
             }
         }
@@ -356,9 +356,11 @@ fn again(peer: &Peer, least: Duration) -> Again {
     let outstanding = pipeline.outstanding();
     let usual = pipeline.window.pace(outstanding).map_or(URGENT_PATIENCE, |pace| pace.usual);
     let patience = usual.max(least);
-    // What it brings in that time and until the next look: more would only make it slow itself.
+    // What it brings in that time and until the next look: more would only make it slow itself. And no more than it can
+    // ask for now, or it would come back at once, as hungry as before.
     let most = (pipeline.window.rate() * (patience + LOOK).as_secs_f64() / f64::from(BLOCK_LEN)) as usize;
-    Again { patience, most: most.max(1).saturating_sub(outstanding) }
+    let most = most.max(1).min(pipeline.window.size() as usize);
+    Again { patience, most: most.saturating_sub(outstanding) }
 }
 
 /// Stalls in a row, without a single block between them, after which a peer is dropped.
