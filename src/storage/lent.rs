@@ -14,6 +14,8 @@ use super::map::Map;
 /// After how many uploaded bytes their pages are let go: few enough to keep resident memory flat, enough that the calls
 /// cost nothing.
 const RELEASE_EVERY: u64 = 4 * 1024 * 1024;
+/// The same for the number of ranges, each of which has to be remembered: a peer may ask for single bytes.
+const MOST_RANGES: usize = 1024;
 
 /// The bytes of some blocks, lent for an upload. Holds what it needs (mappings, and copies of bytes that are not mapped)
 /// and may outlive the storage.
@@ -125,7 +127,7 @@ impl Drop for Lent {
                 sent.bytes += range.end - range.start;
                 sent.ranges.push((Arc::clone(&self.maps[map]), range));
             }
-            if sent.bytes < RELEASE_EVERY {
+            if sent.bytes < RELEASE_EVERY && sent.ranges.len() < MOST_RANGES {
                 return;
             }
             std::mem::take(&mut *sent)
@@ -148,4 +150,27 @@ fn release(mut sent: Vec<(Arc<Map>, Range<u64>)>) {
         }
     }
     map.release(range);
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Ledger, Lent, MOST_RANGES};
+    use crate::storage::map::Map;
+
+    #[test]
+    fn single_bytes_do_not_pile_up_in_the_account() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        let map = Arc::new(Map::new(&file, 1 << 20, false).unwrap());
+        let ledger = Arc::<Ledger>::default();
+        for at in (0..).step_by(2).take(2 * MOST_RANGES) {
+            let mut lent = Lent::new(&ledger, 1);
+            lent.add_mapped(&map, at..at + 1);
+            lent.end_block();
+            drop(lent);
+            assert!(ledger.sent.lock().ranges.len() < MOST_RANGES);
+        }
+    }
 }
