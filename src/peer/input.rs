@@ -150,7 +150,7 @@ impl<R: Read> Input<R> {
         parts.push(IoSliceMut::new(rest));
         if wanted == 0 {
             // Whatever comes instead is short.
-            (self.start, self.end) = (0, 0);
+            self.make_room(0);
             parts.push(IoSliceMut::new(&mut self.bytes));
         }
         let frames = self.frames.iter_mut().flat_map(|frame| [&mut frame.header[..], frame.block.as_mut()]);
