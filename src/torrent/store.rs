@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, bounded, never, select};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select_biased};
 
 use super::handle::{Data, Event, Shared, State};
 use super::inbox::{Inbox, StoreFact};
@@ -123,7 +123,8 @@ impl Store {
         let idle = never();
         loop {
             let due = self.storage.as_deref().map_or(&idle, Storage::writeback_due);
-            select! {
+            // Jobs first: whoever stops must not wait for a slow disk to take all that piled up.
+            select_biased! {
                 recv(queue) -> job => match job {
                     Ok(job) => self.act(job),
                     Err(_) => break,
