@@ -22,10 +22,11 @@
 //! | `torrent-HASH8` | picker, choker, peers, addresses, pieces in flight | its inbox, or the next deadline | work and state to peers, never blocking |
 //! | `rx-ADDR` | the read half: dials or is called, shakes hands, reads blocks into their pieces | the socket | facts to the owner, full pieces to the verify queue |
 //! | `tx-ADDR` | the write half: claims blocks, asks for them, uploads | its outbox | requests, blocks, haves |
-//! | `verify-N` | nothing that lasts | the verify queue | stored or corrupt, to the owner |
-//! | `store-HASH8` | the journal; opens and checks files | its jobs | what came of them |
+//! | `verify-N` | nothing that lasts | its turn at the verify queue | stored or corrupt, to the owner |
+//! | `store-HASH8` | the journal; opens and checks files | its jobs, or stored bytes that pile up | what came of them |
 //! | `check-N` | a run of pieces to hash | the disk | |
 //! | `announce-HASH8-TIER` | the trackers of a tier | a tracker, or the next announce | peers to the owner |
+//! | `announce-stop`, `announce-stopped` | trackers that are said farewell to | their answers, for a moment | |
 //! | `accept` | a listening socket | callers | a new `rx` for each |
 //!
 //! Each piece of mutable state has one owner with one inbox; the rest is immutable and shared, or the piece in flight.
@@ -40,13 +41,21 @@
 //! 1. The owner picks it for a peer (urgent, then by priority, then the rarest), opens a *piece in flight* within the
 //!    memory budget and puts it on the peer's work channel.
 //! 2. The writer claims blocks as the request window allows and asks for them in one write. Several peers may hold the
-//!    same piece: large pieces, slow peers and the endgame are claims on one shared piece.
-//! 3. The reader receives each block straight into the buffer that it stays in. First copy wins; others are cancelled.
-//! 4. The last block sends the piece to the verify queue. A worker hashes it together with whatever else waits. A wrong
-//!    piece goes back, and whoever spoiled it is found by comparing block hashes once the piece has passed.
+//!    same piece: large pieces, slow peers and the endgame are claims on one shared piece. Some of the peers that have
+//!    nothing else to do, the quickest, ask for what others are late with.
+//! 3. The reader receives each block straight into the buffer that it stays in, several by one call where several are
+//!    expected. First copy wins; others are cancelled.
+//! 4. The last block sends the piece to the verify queue. A worker hashes it together with whatever else waits, or comes
+//!    within a moment. A wrong piece goes back, and whoever spoiled it is found by comparing block hashes once the piece
+//!    has passed.
 //! 5. A right piece is copied into the mapped file: pages are populated first, so that a full disk is an error and not a
-//!    signal, and let go afterwards, so that memory stays flat.
+//!    signal, and let go afterwards, so that memory stays flat. Small files, file systems that cannot allocate, and
+//!    [`Storing::Write`] go by `pwritev(2)`. The store thread writes to the disk what piles up, and workers wait a moment
+//!    for a disk that is far behind.
 //! 6. A peer that dies, chokes or stalls gives its claims back; blocks that arrived stay.
+//!
+//! What a peer asks of us goes from its reader to its writer, which sends many blocks by one call, from the mapped files to
+//! the socket.
 //!
 //! # Layers
 //!
@@ -67,7 +76,8 @@
 //! [`Torrent::explain`] says where the time went, per peer and in sums, as numbers and in words: a connection is always at
 //! exactly one [`Activity`], such as waiting to be unchoked, for blocks, for a limit or for the verify workers. The account
 //! is kept under a lock that is taken anyway and with a time that is at hand anyway, and changes only when what is waited
-//! for does.
+//! for does. Processor time is the system's own account, read a few times a second while blocks come. The timeline of
+//! `ropewalk get --trace` is made of [`Event`]s and of what [`Torrent::peers`] and [`Torrent::stats`] say, by the program.
 //!
 //! # What is stored
 //!
