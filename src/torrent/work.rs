@@ -112,17 +112,19 @@ impl Owner {
             return;
         }
         let idle = self.peers.iter().filter(|(_, peer)| peer.hungry.is_some() && peer.we_interested);
-        let mut idle: Vec<(Reverse<u64>, PeerKey)> =
-            idle.map(|(&key, peer)| (Reverse(peer.down.0.rate(now)), key)).collect();
+        let mut idle: Vec<(bool, Reverse<u64>, PeerKey)> =
+            idle.map(|(&key, peer)| (peer.snubs > 0, Reverse(peer.down.0.rate(now)), key)).collect();
         if idle.is_empty() {
             return;
         }
         self.next_look = Some(now + LOOK);
         let least = if self.desk.has_room() && !self.is_wasteful() { LEAST } else { FULL };
         idle.sort_unstable();
-        for (_, key) in idle.into_iter().take(LOOKERS) {
-            let Some(peer) = self.peers.get(&key) else { continue };
-            if self.give_overdue(key, again(peer, least)) > 0
+        // Those that stalled come last, and those that can ask for nothing now keep nobody from looking.
+        let able = idle.into_iter().filter_map(|(.., key)| Some((key, again(self.peers.get(&key)?, least))));
+        let able: Vec<(PeerKey, Again)> = able.filter(|(_, again)| again.most > 0).take(LOOKERS).collect();
+        for (key, again) in able {
+            if self.give_overdue(key, again) > 0
                 && let Some(peer) = self.peers.get_mut(&key)
             {
                 peer.hungry = None;
