@@ -99,8 +99,8 @@ pub struct Choker {
 /// A fixed number, or one that grows with the upload capacity as the square root: at 0.6 x the rate in KiB/s under the
 /// root (the original client's rule), a peer's share grows with the capacity too, and no slot gets so little that it is
 /// useless. With a limit the rate is the limit and there are at least 4 slots. Without one it is the measured rate and
-/// there are at least 8. There are never more than 200. Slots come at once and go one by one, round by round, so that a dip in the
-/// measured rate does not choke half of the swarm.
+/// there are at least 8. There are never more than 200. Slots come at once and go one by one, round by round, so that a
+/// dip in the measured rate does not choke half of the swarm.
 #[derive(Clone, Debug)]
 pub struct SlotRule {
     fixed: Option<usize>,

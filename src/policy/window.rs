@@ -16,7 +16,8 @@ const START: u32 = 16;
 /// By how much a block lets the window grow in the slow start, while no queue is seen: a round trip makes it four times
 /// as large.
 const GROWTH: u32 = 3;
-/// Never fewer than this, so that the peer always knows what comes next.
+/// Never fewer than this, so that the peer always knows what comes next; but while the path is looked at, after a snub and
+/// where the peer accepts no more.
 const LEAST: u32 = 5;
 /// Never more than this, whatever the peer allows: 32 MiB on the way covers 100 MB/s at 300 ms.
 const MOST: u32 = 2048;
@@ -226,7 +227,7 @@ impl RequestWindow {
         Some(Pace { usual: seconds(queued), each: seconds(each), slack })
     }
 
-    /// Bytes per second over the last second or so.
+    /// Bytes per second over the last quarter of a second or so, or over the last round trip where that is longer.
     pub fn rate(&self) -> f64 {
         self.rate
     }

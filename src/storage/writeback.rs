@@ -139,7 +139,7 @@ impl Writeback {
         self.unwritten.lock().full.pop_front()
     }
 
-    /// Takes down that `bytes` are on the disk since `took`, and says whether there is more.
+    /// Takes down that `bytes` were written, which `took` so long. Where there is more, that is due.
     fn written(&self, bytes: u64, took: Duration) {
         let mut unwritten = self.unwritten.lock();
         unwritten.bytes = unwritten.bytes.saturating_sub(bytes);
