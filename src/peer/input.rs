@@ -20,7 +20,8 @@ use crate::wire::message::PIECE_HEADER_LEN;
 
 /// The receive buffer: room for what stands between two blocks.
 const INPUT: usize = 1024;
-/// The most blocks that one call receives ahead.
+/// The most blocks that one call receives ahead. A peer that stops in the middle of what it was asked for keeps their
+/// buffers, 128 KiB, beside the memory for pieces in flight.
 const FRAMES: usize = 8;
 
 /// The receiving end of a connection.

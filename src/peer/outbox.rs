@@ -1,8 +1,8 @@
 //! What waits to be written to one peer.
 //!
 //! It owns the messages between those who have something to say to the peer and the thread that writes. Nobody waits to
-//! put one in. The writer takes all that is there at once and is woken once for it; an empty outbox takes no memory
-//! to speak of.
+//! put one in. The writer takes all that is there at once and is woken once for it; an outbox that was never
+//! full takes no memory to speak of.
 
 use std::collections::VecDeque;
 use std::time::Instant;

@@ -224,16 +224,17 @@ impl PieceInFlight {
         (!blocks.is_empty()).then_some(Contents { blocks, senders })
     }
 
-    /// Gives the piece up, unless it is complete: its bytes go, nothing is claimed or taken any more. Says whether it was.
-    pub(crate) fn abandon(&self) -> bool {
+    /// Gives the piece up, unless it is complete: its bytes go, nothing is claimed or taken any more. `None` where it is
+    /// complete, else how many bytes were for nothing.
+    pub(crate) fn abandon(&self) -> Option<u64> {
         let mut state = self.state.lock();
         if state.missing == 0 {
-            return false;
+            return None;
         }
         state.closed = true;
         self.unclaimed.store(0, Ordering::Relaxed);
-        state.slots.iter_mut().for_each(|slot| slot.data = None);
-        true
+        let arrived = state.slots.iter_mut().filter_map(|slot| slot.data.take().map(|_| u64::from(slot.block.len)));
+        Some(arrived.sum())
     }
 }
 

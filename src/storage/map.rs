@@ -114,6 +114,9 @@ impl Map {
 
     /// Starts reading the 256 KiB around each byte of `range` from the disk, unless that was done a moment ago.
     pub(super) fn read_ahead(&self, range: Range<u64>) {
+        if self.in_memory {
+            return;
+        }
         for window in range.start / READ_AHEAD..range.end.div_ceil(READ_AHEAD) {
             let place = &self.ahead[window as usize % READ_AHEAD_PLACES];
             // 32 bits count windows up to a petabyte; beyond, hints are lost.

@@ -32,7 +32,8 @@ const BEHIND: Duration = Duration::from_secs(2);
 /// What may be unwritten in any case, in bytes, however slow the disk seems to be. More than where writing begins: nobody
 /// is to wait while nothing is written.
 const LEAST: u64 = 2 * BEGIN;
-/// How long a worker waits for the disk before it stores one more piece, at the most. It is not to hang with the disk.
+/// How long a worker waits for the disk before it stores one more piece, at the most. It is not to hang with the disk: it
+/// works for all torrents, and those on other disks feel this pause.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How much the newest measure of the disk's pace counts in the mean.
 const NEWEST: f64 = 0.3;

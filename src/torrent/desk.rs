@@ -43,6 +43,8 @@ pub(crate) struct Desk {
     flights: HashMap<u32, Flight>,
     budget: Arc<Budget>,
     layout: Arc<Layout>,
+    /// Bytes that had arrived in pieces given up, since somebody asked.
+    dropped: u64,
 }
 
 struct Flight {
@@ -64,11 +66,16 @@ struct Holder {
 
 impl Desk {
     pub(crate) fn new(layout: Arc<Layout>, budget: Arc<Budget>) -> Self {
-        Self { flights: HashMap::new(), budget, layout }
+        Self { flights: HashMap::new(), budget, layout, dropped: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.flights.len()
+    }
+
+    /// How many bytes had arrived in pieces that were given up since the last call.
+    pub(crate) fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 
     /// How many blocks each of `peers` may be asked for, so that all of them together find room; twice that, for not all
@@ -214,7 +221,11 @@ impl Desk {
 
     /// Blocks arrive meanwhile: what they complete stays.
     fn discard(&mut self, mut pieces: Vec<Arc<PieceInFlight>>) -> Vec<PieceIndex> {
-        pieces.retain(|piece| piece.abandon() && self.remove(piece));
+        pieces.retain(|piece| {
+            let dropped = piece.abandon().filter(|_| self.remove(piece));
+            self.dropped += dropped.unwrap_or(0);
+            dropped.is_some()
+        });
         pieces.iter().map(|piece| piece.index()).collect()
     }
 }

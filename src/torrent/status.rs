@@ -109,6 +109,7 @@ impl Owner {
         self.down_meter.add(down - self.measured.0, now);
         self.up_meter.add(up - self.measured.1, now);
         self.measured = (down, up);
+        Traffic::add(&self.traffic.wasted, self.desk.take_dropped());
     }
 
     /// No peer is asked for more than its share of the memory for pieces in flight.

@@ -145,9 +145,9 @@ impl Store {
             Job::Retry => self.retry(),
             Job::Finish(file) => self.with(|storage| storage.finish_file(file)),
             Job::Record(record) => {
-                self.record(&record);
+                let result = self.record(&record);
                 self.tell(StoreFact::Recorded { synced: record.moment == Moment::Underway });
-                Ok(())
+                result
             }
             Job::Alive => {
                 touch(&self.journal_path());
@@ -251,7 +251,7 @@ impl Store {
         self.storage = Some(Arc::clone(&storage));
         self.tell(StoreFact::Ready { opening, storage, have, totals });
         // From now on the journal says that somebody is at work on these files.
-        self.record(&first);
+        self.record(&first)?;
         Ok(())
     }
 
@@ -280,16 +280,18 @@ impl Store {
 
     /// Writes the journal. While pieces arrive their bytes are made durable first; at other moments they are only recorded
     /// as stored, which is enough unless the machine itself goes down before they reach the disk.
-    fn record(&mut self, record: &Record) {
+    /// Writes the journal. What could not be made durable is a failure of the torrent: its bytes may be lost.
+    fn record(&mut self, record: &Record) -> Result<(), StorageError> {
         let path = self.journal_path();
-        let (Some(storage), Some(journal)) = (self.storage.as_deref(), self.journal.as_mut()) else { return };
+        let (Some(storage), Some(journal)) = (self.storage.as_deref(), self.journal.as_mut()) else { return Ok(()) };
         if self.read_only {
-            return;
+            return Ok(());
         }
+        let mut synced = Ok(());
         if record.moment == Moment::Underway {
-            match storage.sync() {
-                Ok(()) => journal.durable.clone_from(&record.have),
-                Err(error) => log::warn!("{}: not synced: {error}", self.shared.metainfo.name()),
+            synced = storage.sync();
+            if synced.is_ok() {
+                journal.durable.clone_from(&record.have);
             }
         }
         journal.verified.clone_from(&record.have);
@@ -300,6 +302,7 @@ impl Store {
         if let Err(error) = written.and_then(|()| journal.store(&path).map_err(|error| error.to_string())) {
             log::warn!("{}: no resume journal: {error}", self.shared.metainfo.name());
         }
+        synced
     }
 
     fn remove(&mut self, data: Data) -> Result<(), StorageError> {

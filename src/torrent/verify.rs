@@ -54,7 +54,7 @@ fn run(turn: &Receiver<Intake>, pass: &Sender<Intake>) {
         verify(backend, pieces.into_iter());
         processor.note(Instant::now());
         if let Some(workers) = workers {
-            workers.add(Activity::Processor, processor.queued() - queued);
+            workers.add(Activity::Processor, processor.queued().saturating_sub(queued));
         }
     }
 }

@@ -63,7 +63,7 @@ fn the_first_copy_wins_and_the_piece_completes_once() {
     assert!(piece.take().is_none(), "it is not complete");
     assert!(matches!(arrive(&piece, A, blocks[3], 1), Arrival::Complete(others) if others == [B]));
     assert!(matches!(arrive(&piece, B, blocks[3], 2), Arrival::Late));
-    assert!(!piece.abandon(), "what is complete is not given up");
+    assert_eq!(piece.abandon(), None, "what is complete is not given up");
     let contents = piece.take().unwrap();
     assert_eq!(contents.senders, [B, A, A, A]);
     assert!(contents.blocks.iter().zip([2, 1, 1, 1]).all(|(block, byte)| block.as_ref().iter().all(|&b| b == byte)));
@@ -142,7 +142,7 @@ fn what_was_given_up_takes_nothing_more() {
     let (piece, now) = (piece(), Instant::now());
     let blocks = claim(&piece, A, 2, now);
     arrive(&piece, A, blocks[0], 1);
-    assert!(piece.abandon());
+    assert!(piece.abandon().is_some());
     assert!(matches!(arrive(&piece, A, blocks[1], 1), Arrival::Late));
     piece.release(A, blocks[1]);
     assert!(claim(&piece, B, 4, now).is_empty());
