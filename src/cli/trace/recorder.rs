@@ -2,9 +2,9 @@
 //!
 //! It owns the timeline: time in equal bins, of which there are at most [`BINS`]; when they are full, two become one and
 //! their width doubles. So a second and a week take the same room, and detail goes where it is not seen anyway. Pieces
-//! share [`ROWS`] rows, of more than [`PEERS`] peers those that are gone and brought least lose their lines, marks of which
-//! there are too many are thinned out: some 10 MiB at most, whatever the torrent and its peers are. It refuses to look at a clock or a torrent: times since the
-//! start and what was seen come in.
+//! share [`ROWS`] rows, of more than [`PEERS`] peers those that are gone and brought least lose their lines, marks of
+//! which there are too many are thinned out: some 10 MiB at most, whatever the torrent and its peers are. It refuses to
+//! look at a clock or a torrent: times since the start and what was seen come in.
 
 mod marks;
 mod span;

@@ -1,3 +1,5 @@
+//! Messages and blocks from streams that give their bytes in any portions.
+
 use std::io::{self, IoSliceMut, Read};
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Who is dialled when, on a fake clock.
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+//! Who is unchoked, in a swarm on a fake clock.
+
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 

@@ -1,3 +1,5 @@
+//! What is found in files that were there before.
+
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -1,3 +1,5 @@
+//! Journals as they are written, cut off, falsified and read.
+
 use std::fs::{File, FileTimes};
 use std::path::Path;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! Messages to bytes and back, and bytes that are none.
+
 use std::net::IpAddr;
 
 use proptest::collection::vec;

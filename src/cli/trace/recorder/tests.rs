@@ -1,3 +1,5 @@
+//! What a timeline keeps of pieces, peers and marks, on times of its own.
+
 use super::marks::MARKS;
 use super::{BINS, Bits, Doing, Duration, FINEST, Kind, Look, PEERS, PeerLook, Phase, ROWS, Recorder, SocketAddr};
 

@@ -1,3 +1,5 @@
+//! Packets of UDP trackers to bytes and back, and bytes that are none.
+
 use std::net::SocketAddr;
 
 use proptest::collection::vec;
