@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use ropewalk::{Explanation, Times, Torrent};
+use ropewalk::{Explanation, Stats, Times, Torrent};
 use serde_json::{Map, Value, json};
 
 use super::screen::{Screen, say};
@@ -64,8 +64,9 @@ impl Explain {
 }
 
 /// The closing table.
-pub fn table(explanation: &Explanation) -> String {
+pub fn table(explanation: &Explanation, stats: &Stats) -> String {
     let mut lines = vec![explanation.to_string()];
+    lines.extend(waste(stats.wasted, stats.downloaded));
     let mut peers: Vec<_> = explanation.peers.iter().collect();
     peers.sort_by_key(|peer| std::cmp::Reverse((peer.downloaded, peer.connection.total())));
     if !peers.is_empty() {
@@ -83,6 +84,12 @@ pub fn table(explanation: &Explanation) -> String {
         lines.push(format!("{:>11}  and {} more", "", peers.len() - PEERS));
     }
     lines.join("\n")
+}
+
+/// What came in vain, where anything did.
+fn waste(wasted: u64, downloaded: u64) -> Option<String> {
+    let part = 100.0 * wasted as f64 / downloaded.max(1) as f64;
+    (wasted > 0).then(|| format!("received in vain: {} ({part:.2} % of all), late, unasked or wrong", size(wasted)))
 }
 
 /// The same for programs: seconds by activity.
@@ -108,4 +115,16 @@ fn seconds(times: &Times) -> Value {
     let each =
         times.longest().into_iter().map(|(activity, spent)| (activity.name().into(), json!(spent.as_secs_f64())));
     Value::Object(each.collect::<Map<_, _>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::waste;
+
+    #[test]
+    fn what_came_in_vain_is_told_where_anything_did() {
+        assert_eq!(waste(0, 1 << 30), None);
+        let told = waste(1 << 20, 1 << 30).unwrap();
+        assert_eq!(told, "received in vain: 1.0 MiB (0.10 % of all), late, unasked or wrong");
+    }
 }

@@ -333,7 +333,7 @@ impl Row {
             _ => {}
         }
         if let Some(explanation) = explanation.filter(|_| !watch.json.is_wanted()) {
-            let table = explain::table(&explanation);
+            let table = explain::table(&explanation, stats);
             // With a pipe, stdout is for the content alone.
             if self.job.pipe.is_some() { watch.screen.note(&table) } else { watch.screen.print(&table)? }
         }
