@@ -483,9 +483,12 @@ mod tests {
             return;
         }
         let name = "storage::map::tests::a_fault_that_is_not_ours_still_ends_the_process";
+        // It removes nothing of its own.
+        let temporary = tempfile::tempdir().unwrap();
         let status = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name])
             .env(CHILD, "1")
+            .env("TMPDIR", temporary.path())
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
             .status()
