@@ -49,8 +49,8 @@ fn a_path_of_a_hundred_milliseconds_is_filled() {
 }
 
 #[test]
-fn a_narrow_path_of_two_hundred_milliseconds_is_filled() {
-    fills(200, 1, 1 << 20);
+fn a_path_of_two_hundred_milliseconds_is_filled() {
+    fills(200, 4, 6 << 20);
 }
 
 /// Prints the whole table. To be run alone and optimised, or the processor is the limit.
