@@ -45,7 +45,7 @@ fn a_disk_that_fills_up_makes_the_torrent_wait_until_there_is_room() {
     // Small files are not allocated in advance.
     let payload = Payload::many(600_000, 100, PIECE);
     let (session, _seed, addr) = seeder(&payload, Some(2_000_000));
-    let mut get = Ropewalk::get(&payload, disk.path(), addr);
+    let mut get = Ropewalk::get_with(&payload, disk.path(), addr, &["--explain".as_ref()]);
     get.wait_for("file");
     let filler = disk.fill();
     let waiting = get.wait_until("waiting", |event| event["state"] == "waiting");
@@ -54,6 +54,11 @@ fn a_disk_that_fills_up_makes_the_torrent_wait_until_there_is_room() {
     std::fs::remove_file(filler).unwrap();
     let said = get.end();
     assert_eq!(said.code, Some(0), "{}", said.said);
+    // It tries again after seconds, and the one peer is there all the time.
+    let explanation = &said.summary()["explanation"];
+    let spent = |what: &str| explanation["connections"][what].as_f64().unwrap_or(0.0);
+    assert!(spent("disk-full") > 1.0 && spent("work") < 1.0, "{explanation}");
+    assert!(explanation["mean_connected"].as_f64().unwrap() < 1.1, "{explanation}");
     payload.assert_in(disk.path());
     session.shutdown();
 }

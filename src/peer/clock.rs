@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub enum Activity {
     /// Torrent: its files are opened and checked.
     Files,
-    /// Torrent: waiting for room on the disk.
+    /// Torrent without peers, and connection: waiting for room on the disk.
     DiskFull,
     /// Torrent: no peer yet, and a tracker has not answered.
     Tracker,

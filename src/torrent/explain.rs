@@ -104,8 +104,9 @@ impl Explanation {
             if total.is_zero() { 0.0 } else { times.of(activity).as_secs_f64() / total.as_secs_f64() }
         };
         match activity {
-            Activity::Files | Activity::DiskFull | Activity::Tracker | Activity::Dialling => of(&self.torrent),
+            Activity::Files | Activity::Tracker | Activity::Dialling => of(&self.torrent),
             Activity::NoPeers | Activity::Connected => of(&self.torrent),
+            Activity::DiskFull => of(&self.torrent).max(of(&self.connections)),
             Activity::Sending | Activity::UploadLimit => of(&self.senders),
             Activity::Hashing | Activity::Storing => of(&self.workers),
             Activity::Paused | Activity::Seeding | Activity::Idle => 0.0,

@@ -70,9 +70,9 @@ impl Owner {
         match self.phase {
             Phase::Opening | Phase::Checking(..) => Activity::Files,
             Phase::Paused | Phase::Failed(_) => Activity::Paused,
-            Phase::Waiting(..) => Activity::DiskFull,
             Phase::Running if self.finished => Activity::Seeding,
-            Phase::Running if !self.peers.is_empty() => Activity::Connected,
+            Phase::Running | Phase::Waiting(..) if !self.peers.is_empty() => Activity::Connected,
+            Phase::Waiting(..) => Activity::DiskFull,
             Phase::Running if !self.dialling.is_empty() => Activity::Dialling,
             Phase::Running if self.a_tracker_is_asked() => Activity::Tracker,
             Phase::Running => Activity::NoPeers,
