@@ -123,7 +123,15 @@ impl Explanation {
     pub fn mean_peers(&self) -> (f64, f64) {
         let time = self.torrent.of(Activity::Connected).as_secs_f64();
         let mean = |of: Duration| if time > 0.0 { of.as_secs_f64() / time } else { 0.0 };
-        let asked = [Activity::Blocks, Activity::Receiving, Activity::Processor].map(|at| self.connections.of(at));
+        let asked = [
+            Activity::Blocks,
+            Activity::Stalled,
+            Activity::Receiving,
+            Activity::Processor,
+            Activity::Limit,
+            Activity::VerifyQueue,
+        ];
+        let asked = asked.map(|at| self.connections.of(at));
         (mean(self.connections.without(Activity::Seeding).total()), mean(asked.iter().sum()))
     }
 

@@ -33,11 +33,13 @@ impl Explanation {
         let busy = self.workers.without(Activity::Idle);
         let most = |activity| busy.longest().first().is_some_and(|&(longest, _)| longest == activity);
         match cause {
-            Activity::Files => "What was there was read and hashed first.",
+            Activity::Files => "What was there was looked at first, and hashed where no journal vouched for it.",
             Activity::DiskFull => "The disk was full: make room, or use another one.",
             Activity::Tracker => "The trackers were slow to answer, or did not. Peers can be given by address.",
             Activity::Dialling => "Those who were called did not answer, or slowly: many may be gone.",
-            Activity::NoPeers => "No tracker knew anybody who could be called. Try others, or give addresses.",
+            Activity::NoPeers => {
+                "Nobody was known who could be called and answers. Try other trackers, or give addresses."
+            }
             Activity::NothingWanted => "These peers have nothing that is missing here: others must come.",
             Activity::Unchoke if much(Activity::UploadLimit) => {
                 "Few peers have a slot for us. They favour who sends to them: a higher upload limit earns slots."
@@ -117,19 +119,23 @@ impl Display for Explanation {
             self.causes(f, &alone, self.elapsed())?;
         }
         if self.connected == 0 {
-            writeln!(f, "no peer was connected")?;
+            write!(f, "no peer was connected")?;
         } else {
             let (connected, asked) = self.mean_peers();
             let plural = if self.connected == 1 { "connection" } else { "connections" };
             let mean = format!("{connected:.1} at a time on average, {asked:.1} of them asked for blocks");
             writeln!(f, "{} {plural}, {mean}:", self.connected)?;
             self.causes(f, &connections, connections.total())?;
-            writeln!(f, "sending threads: {}", list(&self.senders, ON_A_LINE))?;
+            write!(f, "sending threads: {}", list(&self.senders, ON_A_LINE))?;
         }
         if let Some(reach) = self.reach() {
-            writeln!(f, "{reach}")?;
+            write!(f, "\n{reach}")?;
         }
-        write!(f, "verify workers ({}): {}", self.worker_threads, list(&self.workers, ON_A_LINE))
+        // Without any peer they had nothing to be asked for.
+        if self.workers.total().is_zero() {
+            return Ok(());
+        }
+        write!(f, "\nverify workers ({}): {}", self.worker_threads, list(&self.workers, ON_A_LINE))
     }
 }
 
@@ -226,7 +232,7 @@ verify workers (2): 95 % idle, 5 % hashing";
     fn without_peers_the_torrent_itself_tells() {
         let mut explanation = Explanation { torrent: times(&[(Activity::Dialling, 3_000)]), ..Explanation::default() };
         assert_eq!(explanation.line(), "dialling");
-        assert!(explanation.to_string().contains("no peer was connected"));
+        assert!(explanation.to_string().ends_with("\nno peer was connected"), "{explanation}");
         explanation.torrent = Times::default();
         assert_eq!(explanation.line(), "");
         assert!(!explanation.to_string().contains("NaN"));
