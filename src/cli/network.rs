@@ -69,6 +69,12 @@ impl Network {
             StoreBy::Write => Storing::Write,
         };
         config.resources.hashing = hashing()?.backend;
+        if let Some(dir) = &self.state_dir {
+            std::fs::create_dir_all(dir).map_err(|error| {
+                let text = format!("cannot make {}: {}; choose another --state-dir", dir.display(), io_text(&error));
+                failed(Code::Disk, text)
+            })?;
+        }
         config.state_dir.clone_from(&self.state_dir);
         let session = Session::new(config)?;
         let addrs: Vec<_> = session.listen_addrs().iter().map(ToString::to_string).collect();
