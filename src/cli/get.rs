@@ -88,7 +88,7 @@ Exit codes:
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_help = EXAMPLES)]
 pub struct Args {
-    /// .torrent files, or http(s) URLs of them
+    /// .torrent files, http(s) URLs of them, or `-` for stdin
     #[arg(required = true)]
     source: Vec<OsString>,
     /// The folder to download into; `-` writes the bytes in order to stdout and leaves no files

@@ -48,7 +48,7 @@ Exit codes:
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_help = EXAMPLES)]
 pub struct Args {
-    /// A .torrent file, or an http(s) URL of one
+    /// A .torrent file, an http(s) URL of one, or `-` for stdin
     torrent: std::ffi::OsString,
     /// The folder that holds the torrent's file or folder
     #[arg(short, long, value_name = "DIR", default_value = ".")]
@@ -118,7 +118,7 @@ fn look(metainfo: &Metainfo, data: &Path) -> anyhow::Result<()> {
     } else if !data.join(metainfo.name()).exists() {
         "give the folder that holds it with --data"
     } else {
-        "`ropewalk get` repairs them, and with --files and --seed seeds a part"
+        "`ropewalk get` repairs them, once any that is too long is moved away, and with --files and --seed seeds a part"
     };
     let all = count(numbered(layout).count(), "file", "files");
     let text = format!("{} of the {all} of {} cannot be seeded; {next}", wrong.len(), metainfo.name());

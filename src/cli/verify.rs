@@ -50,7 +50,7 @@ Exit codes:
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_help = EXAMPLES)]
 pub struct Args {
-    /// A .torrent file, or an http(s) URL of one
+    /// A .torrent file, an http(s) URL of one, or `-` for stdin
     torrent: OsString,
     /// The folder that holds the torrent's file or folder
     #[arg(short, long, value_name = "DIR", default_value = ".")]
@@ -114,7 +114,10 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     if !args.json {
         let data = args.data.display();
         let next = if args.data.join(metainfo.name()).exists() {
-            format!("`ropewalk get TORRENT -o {data}` fetches what is wrong again")
+            // `get` overwrites no file that is longer: it may be another one.
+            let too_long = report.files.iter().any(|file| matches!(file.verdict, Verdict::TooLong { .. }));
+            let before = if too_long { "move away what is too long, then " } else { "" };
+            format!("{before}`ropewalk get TORRENT -o {data}` fetches what is wrong again")
         } else {
             format!("{data} has no {}; give the folder that holds it with --data", metainfo.name())
         };

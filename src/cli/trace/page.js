@@ -406,7 +406,7 @@ function drawMap() {
 // ---- lanes -------------------------------------------------------------------------------------------------------
 
 const LANES = [
-  ["tracker", "Tracker answers", "rate"], ["file", "Files complete", "good"], ["trouble", "Disk and other trouble", "bad", true],
+  ["tracker", "Trackers", "rate"], ["file", "Files complete", "good"], ["trouble", "Disk and other trouble", "bad", true],
   ["failed", "Hash failures", "bad", true], ["banned", "Peers banned", "bad", true], ["stall", "Stalls", "bad", true],
   ["left", "Peers left", "none"], ["unreachable", "Not reached", "none"]];
 const PHASES = { o: ["opening", "faint"], c: ["checking", "choke"], d: ["downloading", "rate"], w: ["waiting", "bad"], s: ["seeding", "good"] };
