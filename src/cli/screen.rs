@@ -147,6 +147,24 @@ fn fitting(columns: usize, fields: &[String]) -> String {
     text
 }
 
+/// Says as many of the parts, which are separated by commas, as there is room for in place of a bar.
+pub fn say_whole(bar: &ProgressBar, text: &str) {
+    let columns = usize::from(Term::stderr().size().1);
+    let room = columns.saturating_sub(measure_text_width(&bar.prefix()) + "  ".len());
+    say(bar, whole(room, text).to_owned());
+}
+
+/// As many of the parts as fit in so many columns; the first in any case.
+fn whole(columns: usize, text: &str) -> &str {
+    let mut text = text;
+    while measure_text_width(text) > columns
+        && let Some((before, _)) = text.rsplit_once(", ")
+    {
+        text = before;
+    }
+    text
+}
+
 /// Says something in place of a bar, cut off at the edge of the terminal.
 pub fn say(bar: &ProgressBar, text: String) {
     bar.set_style(style(TEXT));
@@ -185,7 +203,7 @@ impl Work<'_> {
         let speed = (done as f64 / (now - self.began).as_secs_f64()) as u64;
         let remaining = Duration::from_secs((total - done).checked_div(speed).unwrap_or(0));
         let (percent, part) = (percent(done, total), part(done, total));
-        let fields = [format!("{percent:>3} %"), format!("{:>11}", rate(speed)), left(remaining), part];
+        let fields = [format!("{percent:>3} %"), format!("{:>12}", rate(speed)), left(remaining), part];
         if self.screen.live {
             let name = || in_columns(&self.what, NAME.min(measure_text_width(&self.what)));
             let bar = self.bar.get_or_init(|| self.screen.bar(&name()));
@@ -227,7 +245,7 @@ impl Write for AboveBars {
 
 #[cfg(test)]
 mod tests {
-    use super::{NAME, fitting};
+    use super::{NAME, fitting, whole};
 
     #[test]
     fn a_bar_has_room_whatever_there_is_to_say() {
@@ -236,5 +254,13 @@ mod tests {
         assert_eq!(beside(120), " 42 %   12.3 MiB/s  4m 05s left   8 peers  1.2/3.4 GiB");
         assert_eq!(beside(80), " 42 %   12.3 MiB/s  4m 05s left   8 peers");
         assert_eq!(beside(40), " 42 %");
+    }
+
+    #[test]
+    fn what_does_not_fit_on_a_line_is_left_out_whole() {
+        let text = "62 % waiting for unchoke, 30 % for blocks, 8 % nothing wanted";
+        assert_eq!(whole(61, text), text);
+        assert_eq!(whole(60, text), "62 % waiting for unchoke, 30 % for blocks");
+        assert_eq!(whole(10, text), "62 % waiting for unchoke");
     }
 }

@@ -154,7 +154,7 @@ impl Row {
         match &stats.state {
             State::Paused if !self.resumed => self.begin(&stats, watch)?,
             State::Checking { .. } => self.checked = true,
-            State::Downloading if watch.patience.is_some_and(|patience| now - self.alone_since >= patience) => {
+            State::Downloading if self.is_alone(now, watch) => {
                 self.gave_up(&stats, watch)?;
             }
             State::Seeding => self.seeding(&stats, now, watch)?,
@@ -172,6 +172,13 @@ impl Row {
             self.tell(&stats, now, watch);
         }
         Ok(())
+    }
+
+    /// Whether there has been no peer for longer than was asked for. Statistics may be a moment old, and somebody may have
+    /// come just now.
+    fn is_alone(&self, now: Instant, watch: &Watch<'_>) -> bool {
+        watch.patience.is_some_and(|patience| now - self.alone_since >= patience)
+            && self.job.torrent.explain().peers.iter().all(|peer| peer.gone)
     }
 
     /// The files have been looked at.
@@ -399,7 +406,7 @@ impl Row {
             State::Waiting(why) => format!("waiting: {why}"),
             State::Seeding => {
                 let (up, sent) = (rate(stats.up_rate), size(stats.uploaded));
-                format!("seeding  {up:>11} up  {peers}  {sent} sent")
+                format!("seeding  {up:>12} up  {peers}  {sent} sent")
             }
             _ if stats.peers == 0 => {
                 let percent = percent(stats.done, stats.wanted);
@@ -415,7 +422,6 @@ impl Row {
         }
     }
 
-    /// Why there is no peer, as far as is known.
     /// Why there is no peer, as far as is known.
     fn why_alone(&self, stats: &Stats) -> String {
         let trackers = self.job.torrent.trackers();
@@ -497,7 +503,7 @@ fn fields(stats: &Stats) -> [String; 5] {
     let left = stats.eta().map_or_else(String::new, left);
     [
         format!("{:>3} %", percent(stats.done, stats.wanted)),
-        format!("{:>11}", rate(stats.down_rate)),
+        format!("{:>12}", rate(stats.down_rate)),
         format!("{left:<11}"),
         format!("{:>8}", count(stats.peers, "peer", "peers")),
         format!("{:>14}", part(stats.done, stats.wanted).replace(" of ", "/")),
