@@ -584,7 +584,7 @@ fn without_peers_it_says_why() {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
         let tracker = serve([head.as_bytes(), answer].concat());
         run(folder.path(), &["create", "album", "-o", "tracked", "-f", "-t", &tracker], 0);
-        let get = ["get", "tracked", "-o", "out", "--port", "0", "--timeout", "1s", "--bind", "127.0.0.1"];
+        let get = ["get", "tracked", "-o", "out", "--port", "0", "--timeout", "3s", "--bind", "127.0.0.1"];
         fails(folder.path(), &get, 4, why);
     }
 }

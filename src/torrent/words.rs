@@ -58,6 +58,9 @@ impl Explanation {
             Activity::Receiving => "This is the work itself: blocks are read as fast as a processor core can.",
             Activity::Processor => "Blocks were there, but every core was busy: the processor is the limit.",
             Activity::Limit => "The download limit sets the pace, not the peers: raise it to go faster.",
+            Activity::VerifyQueue if self.workers.of(Activity::Idle) * 3 > self.workers.total() => {
+                "Pieces come in bursts, quicker than they are verified just then; on the whole the workers keep up."
+            }
             Activity::VerifyQueue if most(Activity::Processor) => {
                 "Pieces are verified more slowly than they come, for every core is busy: the processor is the limit."
             }

@@ -135,12 +135,20 @@ fn who_lies_alone_is_banned() {
 fn of_several_senders_of_a_bad_piece_the_liar_alone_is_banned() {
     // Few large pieces, so that all peers share them; each honest peer answers slowly enough that nobody has it all.
     let payload = Arc::new(Payload::file("shared.bin", 3 << 20, 1 << 20));
-    let slowly = |_, _| {
-        std::thread::park_timeout(Duration::from_millis(2));
-        false
-    };
-    let honest = [giver([127, 0, 0, 2], &payload, slowly), giver([127, 0, 0, 3], &payload, slowly)];
-    let liar = giver([127, 0, 0, 4], &payload, |_, _| {
+    // And none answers before the liar has lied, or they might be done without it.
+    let (lie, lied) = crossbeam_channel::bounded::<()>(0);
+    let honest = [[127, 0, 0, 2], [127, 0, 0, 3]].map(|ip| {
+        let lied = lied.clone();
+        giver(ip, &payload, move |_, _| {
+            // Nothing is sent: the channel ends.
+            lied.recv_timeout(Duration::from_secs(60)).ok();
+            std::thread::park_timeout(Duration::from_millis(2));
+            false
+        })
+    });
+    let lie = std::sync::Mutex::new(Some(lie));
+    let liar = giver([127, 0, 0, 4], &payload, move |_, _| {
+        lie.lock().unwrap().take();
         std::thread::park_timeout(Duration::from_millis(2));
         true
     });
