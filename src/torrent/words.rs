@@ -254,8 +254,10 @@ verify workers (2): 95 % idle, 5 % hashing";
         explanation.workers = times(&[(Activity::Storing, 5_000), (Activity::Hashing, 1_000)]);
         assert!(explanation.advice(Activity::VerifyQueue).contains("disk"));
         explanation.workers =
-            times(&[(Activity::Storing, 5_000), (Activity::Processor, 6_000), (Activity::Idle, 9_000)]);
+            times(&[(Activity::Storing, 5_000), (Activity::Processor, 6_000), (Activity::Idle, 4_000)]);
         assert!(explanation.advice(Activity::VerifyQueue).contains("every core"));
+        explanation.workers = times(&[(Activity::Storing, 5_000), (Activity::Idle, 9_000)]);
+        assert!(explanation.advice(Activity::VerifyQueue).contains("in bursts"));
         explanation.workers = times(&[(Activity::Storing, 1_000), (Activity::Hashing, 5_000)]);
         assert!(explanation.advice(Activity::VerifyQueue).contains("hashed"));
     }
