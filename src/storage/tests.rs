@@ -114,14 +114,13 @@ proptest! {
         piece_length in prop_oneof![1000u32..70_000, Just(16_384), Just(262_144), Just(1 << 21)],
         skipped in proptest::collection::vec(proptest::bool::weighted(0.4), 7),
         seed in any::<u64>(),
-        portable in any::<bool>(),
+        way in prop_oneof![Just(Way::Auto), Just(Way::Written), Just(Way::PortableOnly)],
     ) {
         let case = Case::new(layout_of(&files, piece_length));
         let layout = &case.layout;
         let wanted: Vec<bool> = skipped.iter().map(|skip| !skip).collect();
         let is_wanted = |file: FileIndex| wanted[file.get() as usize] && !layout.file(file).is_padding();
         for folder in folders() {
-            let way = if portable { Way::PortableOnly } else { Way::Auto };
             let mut options = options(folder.path(), way);
             options.wanted = wanted.clone();
             options.max_open_files = 2;
@@ -273,7 +272,7 @@ fn something_else_in_the_place_of_a_file_is_an_error() {
 
 #[test]
 fn a_file_truncated_or_removed_behind_our_back_is_an_error_that_names_it_and_is_not_extended() {
-    for way in [Way::Auto, Way::PortableOnly] {
+    for way in [Way::Auto, Way::Written, Way::PortableOnly] {
         for folder in folders() {
             let case = Case::new(layout_of(&[(2 << 20, false), (1000, false)], 1 << 18));
             let storage = Storage::open(case.layout.clone(), folder.path(), options(folder.path(), way)).unwrap();
@@ -290,7 +289,7 @@ fn a_file_truncated_or_removed_behind_our_back_is_an_error_that_names_it_and_is_
             assert_eq!(std::fs::metadata(&path).unwrap().len(), 4096);
             let result = storage.read_at(case.layout.whole(last), &mut vec![0; 1 << 18]);
             assert!(matches!(result, Err(StorageError::Short { .. })), "{result:?}");
-            if way == Way::Auto {
+            if way != Way::PortableOnly {
                 let (_reader, mut writer) = std::io::pipe().unwrap();
                 let slices: Vec<_> = lent.io_slices(0).collect();
                 let sent = writer.write_vectored(&slices);

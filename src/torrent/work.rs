@@ -50,7 +50,7 @@ impl Owner {
     /// Gives work to all who had none, those who need least first, so that nobody starves behind a large appetite; but
     /// those who stalled come last, or they would take up again what was just taken from them. Where `room` is all that is
     /// new, it ends with the room, and is of no use where no piece is left to open: what others are late with is looked
-    /// for at each tick, not for each of them whenever a piece is stored.
+    /// for by the clock ([`Owner::look_for_late`]), not for each of them whenever a piece is stored.
     pub(super) fn feed_hungry(&mut self, room: bool) {
         if room && self.picker.all_wanted_open_or_had() {
             return;

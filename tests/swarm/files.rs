@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ropewalk::metainfo::FileIndex;
-use ropewalk::{Check, Data, Event, Priority, State};
+use ropewalk::{Check, Config, Data, Event, Priority, State, Storing};
 
 use crate::support::payload::Payload;
 use crate::support::{Client, PATIENCE, await_event, await_that, config};
@@ -41,6 +41,22 @@ fn hundreds_of_tiny_files_arrive() {
     let seeder = Client::seeding(&payload);
     let getter = Client::leeching(&payload, &[seeder.addr()]);
     getter.finishes(&payload);
+}
+
+#[test]
+fn pieces_that_are_written_and_not_copied_into_the_map_arrive_and_are_seeded() {
+    let payload = Payload::folder("written", &[("large", 3_000_000), ("small", 50_000)], 65_536, false);
+    let writing = || {
+        let mut config: Config = config();
+        config.resources.storing = Storing::Write;
+        config
+    };
+    let seeder = Client::seeding(&payload);
+    let middle = Client::leeching_with(&payload, &[seeder.addr()], writing(), |_| ());
+    middle.finishes(&payload);
+    drop(seeder);
+    let last = Client::leeching_with(&payload, &[middle.addr()], writing(), |_| ());
+    last.finishes(&payload);
 }
 
 #[test]
