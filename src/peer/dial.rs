@@ -157,7 +157,6 @@ fn live(key: PeerKey, caller: Incoming, incoming: bool, context: Arc<Context>, r
         heard: AtomicU64::new(0),
         born: now,
         outbox: Outbox::default(),
-        wishes: Mutex::default(),
         work,
         closer: caller.closer,
         roster: Arc::clone(&roster),

@@ -157,7 +157,6 @@ pub(crate) struct Link {
     outbox: Outbox,
     /// What the peer asked for and the writer has not looked at: at most twice what it may have outstanding. Filled by the
     /// reader, emptied by the writer; locked for that only.
-    wishes: Mutex<Vec<Wish>>,
     work: Sender<Work>,
     closer: Arc<Closer>,
     /// Links of peers that share claims with this one, to cancel at: filled by the owner's roster.
@@ -192,11 +191,13 @@ pub(crate) enum Outgoing {
     AllowFast(Box<[PieceIndex]>),
     /// Somebody else sent us this block first.
     Cancel(Block),
+    /// What the peer asked for, in its order with what it is told.
+    Wish(Wish),
 }
 
 /// What a peer asks of us.
 #[derive(Clone, Copy, Debug)]
-enum Wish {
+pub(crate) enum Wish {
     Upload(Block),
     /// It does not want this block any more.
     Forget(Block),
@@ -297,19 +298,7 @@ impl Link {
         Ok(())
     }
 
-    /// Hands on what the peer asks for, all that came at once. `false`: more than it may ask for.
-    fn wish(&self, wishes: &mut Vec<Wish>) -> bool {
-        let mut waiting = self.wishes.lock();
-        if waiting.len() + wishes.len() > 2 * REQUEST_QUEUE as usize {
-            return false;
-        }
-        waiting.append(wishes);
-        drop(waiting);
-        self.kick();
-        true
-    }
-
-    /// Has the writer look at its window and at what the peer asks for.
+    /// Has the writer look at its work and its window.
     pub(crate) fn kick(&self) {
         self.outbox.kick();
     }

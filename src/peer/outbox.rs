@@ -9,10 +9,12 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::Outgoing;
+use super::{Outgoing, REQUEST_QUEUE, Wish};
 
 /// Messages to a peer that wait to be written. A peer that lets more pile up is too slow to be worth it.
 const MOST: usize = 1024;
+/// Requests of a peer, and what it takes back, that wait for the writer to look at them.
+const MOST_WISHES: usize = 2 * REQUEST_QUEUE as usize;
 
 /// The messages to one peer.
 #[derive(Default)]
@@ -25,7 +27,9 @@ pub(super) struct Outbox {
 #[derive(Default)]
 struct State {
     messages: VecDeque<Outgoing>,
-    /// There are wishes, work, or room in the window, that the writer has not looked at.
+    /// How many of the messages are wishes.
+    wishes: usize,
+    /// There is work, or room in the window, that the writer has not looked at.
     kicked: bool,
     /// The writer waits for news.
     waiting: bool,
@@ -36,10 +40,25 @@ impl Outbox {
     /// Puts a message in. `false`: there are too many already, or nobody writes any more.
     pub(super) fn put(&self, message: Outgoing) -> bool {
         let mut state = self.state.lock();
-        if state.closed || state.messages.len() >= MOST {
+        if state.closed || state.messages.len() - state.wishes >= MOST {
             return false;
         }
         state.messages.push_back(message);
+        self.wake(&mut state);
+        true
+    }
+
+    /// Puts in what the peer asks for, all that came at once. `false`: it is more than it may ask for.
+    pub(super) fn wish(&self, wishes: &mut Vec<Wish>) -> bool {
+        let mut state = self.state.lock();
+        if state.closed {
+            wishes.clear();
+        }
+        if state.wishes + wishes.len() > MOST_WISHES {
+            return false;
+        }
+        state.wishes += wishes.len();
+        state.messages.extend(wishes.drain(..).map(Outgoing::Wish));
         self.wake(&mut state);
         true
     }
@@ -57,7 +76,7 @@ impl Outbox {
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        state.messages = VecDeque::new();
+        (state.messages, state.wishes) = (VecDeque::new(), 0);
         self.wake(&mut state);
     }
 
@@ -74,6 +93,7 @@ impl Outbox {
             }
         }
         std::mem::swap(&mut state.messages, taken);
+        state.wishes = 0;
         std::mem::take(&mut state.kicked)
     }
 
@@ -90,8 +110,9 @@ mod tests {
     use std::collections::VecDeque;
     use std::time::{Duration, Instant};
 
-    use super::{MOST, Outbox};
-    use crate::peer::Outgoing;
+    use super::{MOST, MOST_WISHES, Outbox};
+    use crate::metainfo::{Attributes, FileEntry, Layout};
+    use crate::peer::{Outgoing, Wish};
 
     #[test]
     fn messages_come_out_in_order_together_with_the_kick() {
@@ -118,6 +139,23 @@ mod tests {
                 waiting.join().expect("it does not panic");
             });
         }
+    }
+
+    #[test]
+    fn wishes_come_out_in_order_with_messages_and_are_bounded_apart_from_them() {
+        let outbox = Outbox::default();
+        let file = FileEntry { path: "a".into(), len: 1, offset: 0, attributes: Attributes::default() };
+        let block = Layout::new(vec![file], 1).and_then(|layout| layout.range(0, 0, 1)).expect("a block");
+        let mut wishes = vec![Wish::Upload(block); MOST_WISHES];
+        assert!(outbox.wish(&mut wishes) && wishes.is_empty());
+        assert!(outbox.put(Outgoing::Unchoke));
+        assert!(!outbox.wish(&mut vec![Wish::Forget(block)]));
+        let mut taken = VecDeque::new();
+        assert!(!outbox.take(&mut taken, Instant::now()));
+        assert!(matches!(taken.front(), Some(Outgoing::Wish(Wish::Upload(_)))));
+        assert!(matches!(taken.back(), Some(Outgoing::Unchoke)));
+        taken.clear();
+        assert!(outbox.wish(&mut vec![Wish::Forget(block)]));
     }
 
     #[test]

@@ -274,7 +274,7 @@ impl Ear<'_> {
 
     /// Lets the writer know what the peer asks for: many requests at a time, before waiting for more.
     fn hand_on_wishes(&mut self) -> Result<(), PeerError> {
-        if self.wishes.is_empty() || self.link.wish(&mut self.wishes) {
+        if self.wishes.is_empty() || self.link.outbox.wish(&mut self.wishes) {
             return Ok(());
         }
         Err(PeerError::Protocol("more requests than it may have outstanding"))
@@ -300,6 +300,8 @@ impl Ear<'_> {
         if std::mem::replace(&mut self.peer.interested, interested) == interested {
             return Ok(());
         }
+        // What it asked for before is refused before this has it unchoked.
+        self.hand_on_wishes()?;
         self.say(if interested { Said::Interested } else { Said::NotInterested })
     }
 

@@ -113,8 +113,6 @@ impl Writer<'_> {
             self.handle(message);
         }
         if kicked {
-            let wishes = std::mem::take(&mut *self.link.wishes.lock());
-            wishes.into_iter().for_each(|wish| self.grant(wish));
             self.refill();
         }
     }
@@ -138,6 +136,8 @@ impl Writer<'_> {
                     self.refill();
                 }
             }
+            Outgoing::Wish(Wish::Upload(block)) => self.enqueue(block),
+            Outgoing::Wish(Wish::Forget(block)) => self.forget(block),
         }
     }
 
@@ -173,13 +173,6 @@ impl Writer<'_> {
             }
         }
         (self.paid, self.gate) = (0, None);
-    }
-
-    fn grant(&mut self, wish: Wish) {
-        match wish {
-            Wish::Upload(block) => self.enqueue(block),
-            Wish::Forget(block) => self.forget(block),
-        }
     }
 
     fn enqueue(&mut self, block: Block) {
