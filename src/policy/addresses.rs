@@ -54,6 +54,8 @@ pub enum Source {
     Exchange,
     /// The DHT (BEP 5).
     Dht,
+    /// A magnet link (BEP 9 `x.pe`).
+    Magnet,
     /// An earlier run.
     Resume,
 }

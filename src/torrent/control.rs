@@ -54,13 +54,7 @@ impl Owner {
                 self.valves.0.set_rate(limits.down, Instant::now());
                 self.valves.1.set_rate(limits.up, Instant::now());
             }
-            Command::AddPeers(addrs) => {
-                let now = Instant::now();
-                for addr in addrs {
-                    self.book.add(addr, Source::Manual, now);
-                }
-                self.dial();
-            }
+            Command::AddPeers(addrs) => self.found(Source::Manual, &addrs),
             Command::Announce => {
                 if let Some(announcer) = &self.announcer {
                     announcer.announce_now();

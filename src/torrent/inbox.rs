@@ -10,6 +10,7 @@ use crate::config::{Order, Priority, RateLimits};
 use crate::discovery::TrackerFact;
 use crate::metainfo::FileIndex;
 use crate::peer::{Fact, PeerKey};
+use crate::policy::Source;
 use crate::storage::{Storage, StorageError};
 
 /// Facts and commands that wait for the owner. A leaf that finds it full waits.
@@ -21,6 +22,9 @@ pub(crate) enum Inbox {
     Peer(Fact),
     /// From an announce thread.
     Tracker(TrackerFact),
+    /// Addresses of peers, from whatever finds some beside the trackers.
+    #[expect(dead_code, reason = "peer exchange, the DHT and the local network are about to use it")]
+    Found(Source, Vec<SocketAddr>),
     /// From the store thread.
     Store(StoreFact),
     /// Somebody called us: may its thread live on as a peer of this torrent?

@@ -301,6 +301,7 @@ impl Owner {
         match message {
             Inbox::Peer(fact) => self.handle_peer(fact),
             Inbox::Tracker(fact) => self.handle_tracker(fact),
+            Inbox::Found(source, addrs) => self.found(source, &addrs),
             Inbox::Store(fact) => self.handle_store(fact),
             Inbox::Call(addr, closer, answer) => {
                 let admission = self.admit(addr, closer);
@@ -318,18 +319,23 @@ impl Owner {
         }
     }
 
-    fn handle_tracker(&mut self, fact: TrackerFact) {
+    /// Takes in addresses of peers, and dials.
+    fn found(&mut self, source: Source, addrs: &[SocketAddr]) {
         let now = Instant::now();
+        for &addr in addrs {
+            self.book.add(addr, source, now);
+        }
+        self.dial();
+    }
+
+    fn handle_tracker(&mut self, fact: TrackerFact) {
         match fact {
             TrackerFact::Peers { url, peers } => {
                 log::info!("{url}: {} peers", peers.len());
                 if self.shared.has_subscribers() {
                     self.shared.tell(&Event::Tracker(format!("{url}: {} peers", peers.len())));
                 }
-                for addr in peers {
-                    self.book.add(addr, Source::Tracker, now);
-                }
-                self.dial();
+                self.found(Source::Tracker, &peers);
             }
             TrackerFact::ExternalIp { ip, .. } => {
                 self.book.learn_self(SocketAddr::new(ip, self.resources.port));
