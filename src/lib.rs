@@ -112,7 +112,7 @@ pub use config::{
     AddOptions, Check, Config, ListenConfig, Order, PeerConfig, RateLimits, ResourceConfig, Seeding, Start, Storing,
     TrackerConfig,
 };
-pub use discovery::{TrackerState, TrackerStatus};
+pub use discovery::{TrackerState, TrackerStatus, dht};
 pub use download::{DownloadError, download};
 pub use metainfo::{InfoHash, Metainfo};
 pub use peer::{Activity, Times};

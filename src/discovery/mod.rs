@@ -1,4 +1,4 @@
-//! Where peers are found: the client side of trackers.
+//! Where peers are found: the client side of trackers, and the DHT.
 //!
 //! Owns the threads and sockets that ask for peers. Refuses to decide what to do with an address: each one is a fact for
 //! the torrent that asked. What the bytes of a tracker mean is `wire::tracker`'s.
@@ -7,8 +7,10 @@
 //! - `tiers`: which tracker of a tier is asked when, and about which event (pure, `now` is given);
 //! - `host`: one tracker, whatever it speaks, over both address families;
 //! - `http`, `udp_socket`: one exchange, blocking and interruptible; `udp_tracker` is the machine under the second;
-//! - `interrupt`, `resolve`: what makes a blocking call end when the torrent stops.
+//! - `interrupt`, `resolve`: what makes a blocking call end when the torrent stops;
+//! - [`dht`]: a node of the DHT as a machine without I/O.
 
+pub mod dht;
 mod host;
 mod http;
 pub(crate) mod interrupt;
