@@ -92,7 +92,7 @@ pub struct ResourceConfig {
     pub max_threads: usize,
     /// Threads that verify and store pieces, and that check files. Default: one per core.
     pub workers: usize,
-    /// How verified pieces get into mapped files. Default: through the mapping.
+    /// How verified pieces get into mapped files. Default: whichever takes less processor time there.
     pub storing: Storing,
     /// How the workers hash. Default: the quickest way on this processor.
     pub hashing: Backend,
@@ -101,7 +101,7 @@ pub struct ResourceConfig {
 impl Default for ResourceConfig {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { in_flight: 64 << 20, max_threads: 4096, workers, storing: Storing::Map, hashing: Backend::best() }
+        Self { in_flight: 64 << 20, max_threads: 4096, workers, storing: Storing::Auto, hashing: Backend::best() }
     }
 }
 
@@ -109,11 +109,14 @@ impl Default for ResourceConfig {
 /// files are never mapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Storing {
-    /// Copied into the mapping at their offsets.
+    /// Through the mapping in memory (tmpfs), by writing on a disk's file system.
     #[default]
+    Auto,
+    /// Copied into the mapping at their offsets.
     Map,
-    /// Written to their offsets by `pwritev(2)`. On a disk's file system the kernel takes much less time for that than for
-    /// the page faults of a mapping; in memory (tmpfs) there is little between the two.
+    /// Written to their offsets by `pwritev(2)`, into the same pages of the page cache that the mapping shows. On a disk's
+    /// file system the kernel takes much less time for that than for the page faults of a mapping; in memory there is little
+    /// between the two.
     Write,
 }
 

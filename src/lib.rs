@@ -48,10 +48,12 @@
 //! 4. The last block sends the piece to the verify queue. A worker hashes it together with whatever else waits, or comes
 //!    within a moment. A wrong piece goes back, and whoever spoiled it is found by comparing block hashes once the piece
 //!    has passed.
-//! 5. A right piece is copied into the mapped file: pages are populated first, so that a full disk is an error and not a
-//!    signal, and let go afterwards, so that memory stays flat. Small files, file systems that cannot allocate, and
-//!    [`Storing::Write`] go by `pwritev(2)`. The store thread writes to the disk what piles up, and workers wait a moment
-//!    for a disk that is far behind.
+//! 5. A right piece goes to its offset in the mapped file. In memory (tmpfs) it is copied into the mapping: pages are
+//!    populated first, so that a full disk is an error and not a signal, and let go afterwards, so that memory stays flat. On
+//!    a disk's file system, where those page faults were measured to cost the kernel several times what a write does, it
+//!    goes by `pwritev(2)` into the same pages ([`Storing`] has it one way or the other); so do small files, and file systems
+//!    that cannot allocate. The store thread writes to the disk what piles up, and workers wait a moment for a disk that is
+//!    far behind.
 //! 6. A peer that dies, chokes or stalls gives its claims back; blocks that arrived stay.
 //!
 //! What a peer asks of us goes from its reader to its writer, which sends many blocks by one call, from the mapped files to

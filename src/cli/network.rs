@@ -40,14 +40,15 @@ pub struct Network {
     /// Keep the resume journals here [default: the folder .ropewalk beside the files]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// How verified pieces get into large files: copied into the memory map, or written, which takes less processor time on
-    /// most disks' file systems; uploads are sent from the map either way
-    #[arg(long, value_name = "WAY", value_enum, default_value = "map")]
+    /// How verified pieces get into large files: copied into the memory map, or written, which takes much less processor time
+    /// on disks' file systems; auto maps in memory (tmpfs) and writes on disks; uploads are sent from the map either way
+    #[arg(long, value_name = "WAY", value_enum, default_value = "auto")]
     pub store_by: StoreBy,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum StoreBy {
+    Auto,
     Map,
     Write,
 }
@@ -65,6 +66,7 @@ impl Network {
         config.peers.per_torrent = self.max_peers as usize;
         config.resources.max_threads = config.resources.max_threads.max(self.max_peers as usize * 2 + 256);
         config.resources.storing = match self.store_by {
+            StoreBy::Auto => Storing::Auto,
             StoreBy::Map => Storing::Map,
             StoreBy::Write => Storing::Write,
         };

@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -176,8 +177,24 @@ pub(super) fn allocate(file: &File, len: u64) -> io::Result<bool> {
     }
 }
 
-/// Whether a file lies in memory (tmpfs).
-fn in_memory(file: &File) -> bool {
+/// Allocates a part of a file, without extending it where somebody cut it off.
+pub(super) fn allocate_within(file: &File, range: Range<u64>) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    return Ok(rustix::fs::fallocate(
+        file,
+        rustix::fs::FallocateFlags::KEEP_SIZE,
+        range.start,
+        range.end - range.start,
+    )?);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (file, range);
+        Ok(())
+    }
+}
+
+/// Whether a file or a folder lies in memory (tmpfs).
+pub(super) fn in_memory(file: impl AsFd) -> bool {
     #[cfg(target_os = "linux")]
     return rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type == libc::TMPFS_MAGIC);
     #[cfg(not(target_os = "linux"))]

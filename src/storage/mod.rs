@@ -13,7 +13,9 @@
 //! - [`check`]: hashing what is there, with every core.
 //!
 //! Files below [`MAPPED_FROM`] are made when their first bytes arrive and go through pwrite and pread; larger ones are
-//! allocated when the storage is opened and mapped while in use. A store into a mapping is: make the pages present
+//! allocated when the storage is opened and mapped while in use: uploads are sent from the mapping. In memory (tmpfs) pieces
+//! are stored through it too, on a disk's file system by pwritev, unless told otherwise: there the page faults of a mapping
+//! cost the kernel several times what a write does. A store into a mapping is: make the pages present
 //! (`MADV_POPULATE_WRITE`, whose result is checked), copy, let the pages go (`MADV_DONTNEED`). So resident memory stays
 //! flat and a full disk or a file that was cut off is an error, not a signal.
 
@@ -29,7 +31,7 @@ mod tests;
 mod transfer;
 mod writeback;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -52,6 +54,10 @@ use self::writeback::Writeback;
 
 /// The length from which a file is mapped, in bytes; a map costs more than it saves below, and there are only so many.
 const MAPPED_FROM: u64 = 640 * 1024;
+
+/// How much of a file in memory is allocated at a time: other work of the store thread waits a few milliseconds. Tests get
+/// along with less.
+const ALLOCATED: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
 
 /// How many files of one torrent are mapped at a time.
 const MOST_MAPS: usize = 256;
@@ -76,9 +82,11 @@ pub(crate) struct Options {
 /// How bytes reach the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Way {
-    /// Through mappings where the system can.
+    /// As [`Mapped`](Self::Mapped) in memory (tmpfs), as [`Written`](Self::Written) on a disk.
     #[default]
     Auto,
+    /// Stored and lent through mappings where the system can.
+    Mapped,
     /// Stored by pwrite and lent from mappings.
     Written,
     /// As on systems that lack what Linux has: `set_len`, pwrite and pread.
@@ -92,7 +100,10 @@ pub(crate) struct Storage {
     layout: Arc<Layout>,
     root: Root,
     read_only: bool,
+    /// Not [`Way::Auto`].
     way: Way,
+    /// There is no disk behind the folder.
+    in_memory: bool,
     files: Box<[FileState]>,
     /// What was there before anything was made, for the resume journal.
     found: Stamps,
@@ -107,6 +118,9 @@ pub(crate) struct Storage {
     changed: Mutex<Changed>,
     /// What is not on the disk yet.
     writeback: Writeback,
+    /// Files in memory that were given their length and get their pages step by step: the first byte of each step. Filled
+    /// where files are made, emptied by the store thread.
+    unallocated: Mutex<VecDeque<(FileIndex, u64)>>,
     ledger: Arc<Ledger>,
 }
 
@@ -159,6 +173,12 @@ impl Storage {
     pub(crate) fn open(layout: Arc<Layout>, root: &Path, options: Options) -> Result<Self, StorageError> {
         let Options { state_dir, name, wanted, read_only, way, max_open_files } = options;
         let root = Root::open(root, !read_only)?;
+        let in_memory = map::in_memory(root.folder());
+        let way = match way {
+            Way::Auto if in_memory => Way::Mapped,
+            Way::Auto => Way::Written,
+            way => way,
+        };
         let mut parts = Parts::new(&state_dir, &name, read_only);
         let wanted = |file: FileIndex| wanted.get(file.get() as usize).copied().unwrap_or(true);
 
@@ -204,6 +224,8 @@ impl Storage {
             root,
             read_only,
             way,
+            in_memory,
+            unallocated: Mutex::default(),
         };
         if !read_only {
             storage.prepare(&found, wanted)?;
@@ -368,12 +390,16 @@ impl Storage {
         }
     }
 
-    /// Makes a file and its folders, and gives it its full length: allocated where it will be mapped.
+    /// Makes a file and its folders, and gives it its full length: allocated where it will be mapped. On a disk that takes a
+    /// moment; in memory each page of it is work, so that is done beside the download.
     fn make(&self, index: FileIndex, walk: &mut Walk<'_>) -> Result<(), StorageError> {
         let (entry, state) = (self.layout.file(index), self.state(index));
         let file = walk.file(entry.path(), Access::Create)?;
         let allocate = || {
-            if !state.portable.load(Ordering::Relaxed) {
+            if self.in_memory && !state.portable.load(Ordering::Relaxed) {
+                self.unallocated.lock().push_back((index, 0));
+                self.writeback.wake();
+            } else if !state.portable.load(Ordering::Relaxed) {
                 if map::allocate(&file, entry.len())? {
                     return Ok(());
                 }
@@ -390,6 +416,26 @@ impl Storage {
         self.changed.lock().restamp.insert(index.get());
         self.writeback.note_made(index.get(), ancestors(entry.path()));
         Ok(())
+    }
+
+    /// Gives the next step of a file in memory its pages, if there is one. What there is no room for, the store of a piece
+    /// will find out.
+    fn allocate_step(&self) -> bool {
+        let Some((file, start)) = self.unallocated.lock().pop_front() else { return false };
+        let end = self.layout.file(file).len().min(start + ALLOCATED);
+        let allocated = match self.descriptor(file) {
+            Ok(there) => map::allocate_within(&there, start..end),
+            // It was removed.
+            Err(_) => return true,
+        };
+        // It changes the time of the last change.
+        self.changed.lock().restamp.insert(file.get());
+        match allocated {
+            Ok(()) if end < self.layout.file(file).len() => self.unallocated.lock().push_front((file, end)),
+            Ok(()) => {}
+            Err(error) => log::debug!("{:?}: cannot allocate ahead: {error}", self.path(file)),
+        }
+        true
     }
 
     /// Moves what the parts file has of a file into it. Only its first and last piece can reach into another file, so

@@ -99,7 +99,8 @@ pub(super) fn start(
         shared: Arc::clone(shared),
         folder,
         way: match resources.config.resources.storing {
-            Storing::Map => Way::Auto,
+            Storing::Auto => Way::Auto,
+            Storing::Map => Way::Mapped,
             Storing::Write => Way::Written,
         },
         hashing: Hashing { threads: resources.config.resources.workers, backend: resources.config.resources.hashing },

@@ -44,19 +44,21 @@ fn hundreds_of_tiny_files_arrive() {
 }
 
 #[test]
-fn pieces_that_are_written_and_not_copied_into_the_map_arrive_and_are_seeded() {
+fn pieces_arrive_and_are_seeded_whether_they_are_written_or_copied_into_the_map() {
     let payload = Payload::folder("written", &[("large", 3_000_000), ("small", 50_000)], 65_536, false);
-    let writing = || {
-        let mut config: Config = config();
-        config.resources.storing = Storing::Write;
-        config
-    };
-    let seeder = Client::seeding(&payload);
-    let middle = Client::leeching_with(&payload, &[seeder.addr()], writing(), |_| ());
-    middle.finishes(&payload);
-    drop(seeder);
-    let last = Client::leeching_with(&payload, &[middle.addr()], writing(), |_| ());
-    last.finishes(&payload);
+    for storing in [Storing::Write, Storing::Map] {
+        let storing = || {
+            let mut config: Config = config();
+            config.resources.storing = storing;
+            config
+        };
+        let seeder = Client::seeding(&payload);
+        let middle = Client::leeching_with(&payload, &[seeder.addr()], storing(), |_| ());
+        middle.finishes(&payload);
+        drop(seeder);
+        let last = Client::leeching_with(&payload, &[middle.addr()], storing(), |_| ());
+        last.finishes(&payload);
+    }
 }
 
 #[test]
