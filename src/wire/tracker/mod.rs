@@ -92,7 +92,7 @@ pub enum Family {
 
 impl Family {
     /// The length in bytes of an address and a port.
-    fn endpoint_len(self) -> usize {
+    pub(super) fn endpoint_len(self) -> usize {
         match self {
             Self::V4 => 6,
             Self::V6 => 18,
