@@ -6,6 +6,7 @@
 
 mod addresses;
 mod choker;
+mod exchange;
 mod limiter;
 mod picker;
 mod superseed;
@@ -13,6 +14,7 @@ mod window;
 
 pub use addresses::{AddressBook, DialLimits, Source};
 pub use choker::{Candidate, Choker, Reciprocity, Role, SlotRule};
+pub use exchange::{Frequency, Hearsay, News, Receiver, Told, Verdict, may_name};
 pub use limiter::{Bucket, RateMeter};
 pub use picker::{Mode, Picker, PieceState, Priority};
 pub use superseed::SuperSeeder;
