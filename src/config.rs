@@ -66,6 +66,8 @@ pub struct PeerConfig {
     pub handshake_timeout: Duration,
     /// A peer that sends nothing at all for this long is dropped. Default: 240 s.
     pub idle_timeout: Duration,
+    /// Whether peers tell us of others and we tell them (peer exchange, BEP 11); never for private torrents. Default: true.
+    pub exchange: bool,
 }
 
 impl Default for PeerConfig {
@@ -77,6 +79,7 @@ impl Default for PeerConfig {
             connect_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(240),
+            exchange: true,
         }
     }
 }

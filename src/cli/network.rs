@@ -37,6 +37,9 @@ pub struct Network {
     /// Do not ask the torrent's trackers
     #[arg(long)]
     pub no_tracker: bool,
+    /// Do not exchange addresses of peers with peers
+    #[arg(long)]
+    pub no_pex: bool,
     /// Keep the resume journals here [default: the folder .ropewalk beside the files]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -64,6 +67,7 @@ impl Network {
             config.listen.ports = ports.clone();
         }
         config.peers.per_torrent = self.max_peers as usize;
+        config.peers.exchange = !self.no_pex;
         config.resources.max_threads = config.resources.max_threads.max(self.max_peers as usize * 2 + 256);
         config.resources.storing = match self.store_by {
             StoreBy::Auto => Storing::Auto,

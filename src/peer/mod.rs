@@ -38,6 +38,7 @@ use crate::storage::Storage;
 use crate::wire::extension::ExtensionHandshake;
 use crate::wire::handshake::{PeerId, Reserved};
 use crate::wire::message::WireError;
+use crate::wire::pex::PexMessage;
 
 pub(crate) use buffer::{Buffer, BufferPool};
 pub(crate) use clock::{Account, Processor, Tally};
@@ -55,6 +56,8 @@ const WORK: usize = 64;
 /// How many requests of a peer wait for their upload (BEP 10 `reqq`, which we announce); more are rejected. 32 MiB of
 /// blocks: what a path of 100 MB/s and 300 ms holds.
 pub(crate) const REQUEST_QUEUE: u32 = 2048;
+/// Our id for `ut_pex` messages (BEP 11), where we listen to them.
+pub(crate) const PEX_ID: u8 = 1;
 /// Our id for `upload_only` messages (BEP 21), as our extension handshake says.
 pub(crate) const UPLOAD_ONLY_ID: u8 = 3;
 /// Our id for `lt_donthave` messages (BEP 54).
@@ -70,7 +73,9 @@ pub(crate) struct Context {
     pub(crate) our_id: PeerId,
     pub(crate) metainfo: Metainfo,
     pub(crate) layout: Arc<Layout>,
-    pub(crate) storage: Arc<Storage>,
+    /// Where verified pieces are. Replaced by the owner when the files are opened anew among connected peers; locked to take
+    /// or to replace it.
+    pub(crate) storage: RwLock<Arc<Storage>>,
     /// The pieces that are verified and stored. Written by the owner alone, read before each upload.
     pub(crate) have: RwLock<Bits>,
     pub(crate) facts: Facts,
@@ -85,12 +90,18 @@ pub(crate) struct Context {
     pub(crate) workers: Arc<Tally>,
     pub(crate) timeouts: Timeouts,
     pub(crate) bind: Option<std::net::IpAddr>,
+    /// Whether peers may tell us of others (BEP 11).
+    pub(crate) exchange: bool,
 }
 
 /// How often those who wait at a limit look whether it was changed.
 const LIMIT_LOOK: Duration = Duration::from_millis(250);
 
 impl Context {
+    pub(crate) fn storage(&self) -> Arc<Storage> {
+        Arc::clone(&self.storage.read())
+    }
+
     /// Changes of the limits in one direction: see [`Valve::changes`].
     fn changes(valves: &[Arc<Valve>; 2]) -> u32 {
         valves.iter().fold(0, |sum, valve| sum.wrapping_add(valve.changes()))
@@ -247,6 +258,8 @@ pub(crate) enum Said {
     Refused(PieceIndex),
     Extension(Box<ExtensionHandshake>),
     UploadOnly(bool),
+    /// What it tells of its other peers (BEP 11).
+    Exchange(Box<PexMessage>),
 }
 
 /// Why a peer ended.

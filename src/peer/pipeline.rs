@@ -246,6 +246,25 @@ impl Pipeline {
         Some(self.rejected)
     }
 
+    /// The peer does not have this piece any more (BEP 54): what it was asked for of it goes back for others. A block that
+    /// comes all the same is late.
+    pub(crate) fn lost(&mut self, piece: PieceIndex, now: Instant) {
+        self.queue.retain(|work| work.piece.index() != piece);
+        while let Some(at) = self.outstanding.iter().position(|asked| asked.block.piece == piece) {
+            self.give_up(at);
+        }
+        self.note(now);
+    }
+
+    /// Nothing is fetched for now: every claim goes back.
+    pub(crate) fn rest(&mut self, now: Instant) {
+        self.queue.clear();
+        self.hungry = false;
+        self.give_up_all();
+        self.window.pause();
+        self.note(now);
+    }
+
     /// The peer choked us. Without the Fast extension every request is void now; with it each is answered or rejected.
     pub(crate) fn choke(&mut self, fast: bool, now: Instant) {
         self.choked = true;

@@ -16,8 +16,10 @@ use super::{Buffer, Context, Fact, FullPiece, LIMIT_LOOK, Link, Outgoing, PeerEr
 use crate::bits::Bits;
 use crate::metainfo::{BLOCK_LEN, Block, PieceIndex};
 use crate::net::Stream;
+use crate::policy::{Frequency, Verdict};
 use crate::wire::extension::{self, ExtensionHandshake};
 use crate::wire::message::{Header, Limits, MAX_BLOCK_LEN, Message, PIECE_HEADER_LEN, peek};
+use crate::wire::pex::PexMessage;
 
 /// Blocks that nobody asked for, after which the peer is no use.
 const UNASKED: u32 = 64;
@@ -27,6 +29,9 @@ const REJECTS: u32 = 256;
 const ALLOWED_FAST: u32 = 64;
 /// Extension handshakes that a peer may send: it may repeat them, not flood with them (BEP 10).
 const EXTENSION_HANDSHAKES: u32 = 16;
+/// How often, for each piece, a peer may say that it has it no more (BEP 54), and how often over all beyond that.
+const LOSSES: u32 = 2;
+const MORE_LOSSES: u32 = 64;
 
 /// Reads until the connection ends.
 pub(super) fn run(link: &Link, context: &Arc<Context>, stream: Stream) -> Result<(), PeerError> {
@@ -71,6 +76,9 @@ struct PeerState {
     said_pieces: bool,
     allowed_fast: u32,
     extension_handshakes: u32,
+    upload_only: bool,
+    losses: u32,
+    exchanges: Frequency,
 }
 
 impl Reader<'_> {
@@ -357,21 +365,47 @@ impl Ear<'_> {
                 if let Some(reqq) = handshake.reqq {
                     self.link.pipeline.lock().window.set_allowed(reqq);
                 }
+                self.peer.upload_only = handshake.upload_only.unwrap_or(self.peer.upload_only);
                 self.say(Said::Extension(Box::new(handshake)))
             }
-            super::UPLOAD_ONLY_ID => match payload.first() {
-                Some(&flag) => self.say(Said::UploadOnly(flag != 0)),
-                None => Ok(()),
-            },
+            super::UPLOAD_ONLY_ID => {
+                let Some(&flag) = payload.first() else { return Ok(()) };
+                let before = std::mem::replace(&mut self.peer.upload_only, flag != 0);
+                // What says nothing new costs nothing.
+                if before == (flag != 0) { Ok(()) } else { self.say(Said::UploadOnly(flag != 0)) }
+            }
             super::DONT_HAVE_ID => {
                 let index = extension::decode_dont_have(payload)
                     .map_err(|_| PeerError::Protocol("an lt_donthave of the wrong length"))?;
-                let piece = self.piece(index)?;
-                if self.peer.has.clear(index) { self.say(Said::DontHave(piece)) } else { Ok(()) }
+                self.lost(self.piece(index)?)
             }
+            super::PEX_ID if self.context.exchange => match self.peer.exchanges.heard(Instant::now()) {
+                Verdict::Take => {
+                    let message =
+                        PexMessage::decode(payload).map_err(|_| PeerError::Protocol("a ut_pex that is not bencode"))?;
+                    self.say(Said::Exchange(Box::new(message)))
+                }
+                Verdict::Ignore => Ok(()),
+                Verdict::Cut => Err(PeerError::Protocol("many ut_pex messages a minute")),
+            },
             // An extension that we did not offer: nothing that was agreed on, nothing to lose.
             _ => Ok(()),
         }
+    }
+
+    /// It does not have a piece any more: what it was asked for of it counts as rejected (BEP 54).
+    fn lost(&mut self, piece: PieceIndex) -> Result<(), PeerError> {
+        if !self.peer.has.clear(piece.get()) {
+            return Ok(());
+        }
+        self.peer.losses += 1;
+        if self.peer.losses > self.context.layout.piece_count().saturating_mul(LOSSES).saturating_add(MORE_LOSSES) {
+            return Err(PeerError::Protocol("it loses pieces over and over"));
+        }
+        self.link.pipeline.lock().lost(piece, Instant::now());
+        self.say(Said::DontHave(piece))?;
+        self.link.kick();
+        Ok(())
     }
 
     fn piece(&self, index: u32) -> Result<PieceIndex, PeerError> {

@@ -246,7 +246,8 @@ impl Writer<'_> {
     /// Sends the first of the uploads that are paid for and says how many.
     fn send(&mut self) -> Result<usize, PeerError> {
         let (blocks, next) = self.uploads.make_contiguous().split_at(self.paid);
-        let lent = self.context.storage.lend(blocks, &next[..next.len().min(self.batch)])?;
+        let storage = self.context.storage();
+        let lent = storage.lend(blocks, &next[..next.len().min(self.batch)])?;
         let blocks = &blocks[..lent.len()];
         let header = |block: &Block| piece_header(block.piece.get(), block.begin, block.len);
         let headers: Vec<_> = blocks.iter().map(header).collect();
@@ -256,7 +257,7 @@ impl Writer<'_> {
             slices.extend(lent.io_slices(number));
         }
         if let Err(error) = write_all(&mut self.stream, &mut slices) {
-            return Err(unreadable(&self.context.storage, blocks, &error).unwrap_or(error));
+            return Err(unreadable(&storage, blocks, &error).unwrap_or(error));
         }
         let bytes = blocks.iter().map(|block| u64::from(block.len)).sum();
         Traffic::add(&self.link.traffic.up, bytes);

@@ -35,6 +35,7 @@ const MOST_WAITING: usize = 200;
 #[derive(Debug)]
 pub struct Told {
     named: BTreeSet<SocketAddr>,
+    receiver: IpAddr,
     /// Where to go on in the order of addresses, so that not everybody is told of the same few.
     cursor: SocketAddr,
     last: Option<Instant>,
@@ -61,7 +62,7 @@ pub struct News {
 impl Told {
     /// Nothing yet, to the peer at this address.
     pub fn new(receiver: SocketAddr) -> Self {
-        Self { named: BTreeSet::new(), cursor: receiver, last: None }
+        Self { named: BTreeSet::new(), receiver: receiver.ip(), cursor: receiver, last: None }
     }
 
     /// Whether it may be told something now.
@@ -76,7 +77,7 @@ impl Told {
 
     /// What to tell it now: what changed since the last time, at most 100 peers at first and 50 later, and at most 50 that
     /// left. `None` where it is too early or nothing changed. `connected` are the peers that may be named, each with whether
-    /// it is a seed.
+    /// it is a seed; those whom the peer cannot reach from where it is ([`may_name`]) are left out.
     pub fn news(
         &mut self,
         receiver: Receiver<'_>,
@@ -94,9 +95,9 @@ impl Told {
         let behind = connected.range((Bound::Excluded(self.cursor), Bound::Unbounded));
         let added: Vec<SocketAddr> = behind
             .chain(connected.range(..=self.cursor))
-            .filter(|(addr, seed)| !(receiver.seed && **seed) && !receiver.own.contains(addr))
+            .filter(|(_, seed)| !receiver.seed || !**seed)
             .map(|(addr, _)| *addr)
-            .filter(|addr| !self.named.contains(addr))
+            .filter(|addr| may_name(self.receiver, *addr) && !receiver.own.contains(addr) && !self.named.contains(addr))
             .take(room)
             .collect();
         if added.is_empty() && dropped.is_empty() {
@@ -234,10 +235,10 @@ impl Hearsay {
     }
 }
 
-/// Whether a peer can know of somebody at an address whom we can reach, too: not where nobody can be dialled; and an
-/// address of a private network or of this machine only where the peer itself is reached at such a one.
-pub fn may_name(sender: IpAddr, named: SocketAddr) -> bool {
-    named.port() != 0 && reach(named.ip()).is_some_and(|reach_of| Some(reach_of) >= reach(sender))
+/// Whether it makes sense that a peer names somebody at an address to us, or we to it: not where nobody can be dialled; and
+/// an address of a private network or of this machine only where the peer itself is at such a one.
+pub fn may_name(peer: IpAddr, named: SocketAddr) -> bool {
+    named.port() != 0 && reach(named.ip()).is_some_and(|reach_of| Some(reach_of) >= reach(peer))
 }
 
 /// From how far an address can be reached, the nearest first.

@@ -10,7 +10,7 @@ use super::{Ending, Owner, Phase, STACK, mode, wanted_files};
 use crate::config::{Check, Priority};
 use crate::discovery::{Announcer, Counters, Setup, Timing, TrackerFact};
 use crate::metainfo::FileIndex;
-use crate::peer::Traffic;
+use crate::peer::{Outgoing, PeerKey, Traffic};
 use crate::policy::Source;
 use crate::storage::StorageError;
 
@@ -27,6 +27,8 @@ impl Owner {
                 if matches!(self.phase, Phase::Running | Phase::Waiting(..)) {
                     self.halt();
                     self.set_phase(Phase::Paused);
+                } else {
+                    self.part();
                 }
             }
             Command::Resume => {
@@ -41,7 +43,11 @@ impl Owner {
                 }
             }
             Command::Recheck => {
-                self.halt();
+                if self.super_seeder.is_some() {
+                    // Each peer knows of other pieces: nobody could be told what changed.
+                    self.halt();
+                }
+                self.rest();
                 self.options.check = match self.options.check {
                     Check::ReadOnly => Check::ReadOnly,
                     _ => Check::Full,
@@ -63,8 +69,15 @@ impl Owner {
         }
     }
 
-    /// Lets go of everything outside: peers, trackers, pieces in flight.
+    /// Lets go of everything outside, and has the journal say what is there.
     pub(super) fn halt(&mut self) {
+        self.part();
+        self.journal(Moment::Leaving);
+    }
+
+    /// Lets go of everything outside: peers, trackers, pieces in flight.
+    fn part(&mut self) {
+        self.resting = None;
         for peer in self.peers.values_mut() {
             peer.dismiss();
         }
@@ -82,7 +95,28 @@ impl Owner {
                 log::debug!("trackers are not told of the stop: {error}");
             }
         }
+    }
+
+    /// Peers stay while the files are hashed anew, but nothing is given to them or asked of them.
+    fn rest(&mut self) {
+        let now = Instant::now();
+        self.send_haves();
+        for (_, closer) in self.dialling.values() {
+            closer.close();
+        }
+        for peer in self.peers.values_mut() {
+            peer.link.pipeline.lock().rest(now);
+            if peer.unchoked.take().is_some() && !peer.link.send(Outgoing::Choke) {
+                peer.link.close();
+            }
+        }
+        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.let_go(key));
+        for piece in self.desk.clear() {
+            self.picker.give_back(piece.get());
+        }
         self.journal(Moment::Leaving);
+        self.resting = self.context.take().or(self.resting.take());
     }
 
     /// Opens the files anew, as after a failure or for a recheck.

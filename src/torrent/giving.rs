@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Owner;
+use crate::bits::Bits;
 use crate::metainfo::PieceIndex;
 use crate::peer::{Outgoing, PeerKey, Traffic};
 use crate::policy::{Candidate, Role};
-use crate::wire::message::allowed_fast;
+use crate::wire::extension::{Extension, encode_dont_have};
+use crate::wire::message::{Message, allowed_fast};
 
 /// How many pieces a choked peer may ask for (BEP 6).
 const ALLOWED_FAST: usize = 10;
@@ -18,6 +20,8 @@ const PENDING_HAVES: usize = 65_536;
 /// How much later the next haves go for each peer that got some: waking a writer costs far more than the message, and
 /// among hundreds of peers nobody waits for any one of us.
 const HAVE_PACE: Duration = Duration::from_millis(2);
+/// The most lost pieces that connected peers are told of; a peer that comes again takes less.
+const LOST: usize = 4096;
 /// The longest that haves wait for others to go with.
 const HAVE_WAIT: Duration = Duration::from_secs(2);
 
@@ -179,6 +183,36 @@ impl Owner {
             }
         }
         self.haves.next = Instant::now() + (HAVE_PACE * told).min(HAVE_WAIT);
+    }
+
+    /// The files were hashed anew among connected peers: they hear which pieces were lost (BEP 54) and which were found.
+    /// Whoever does not understand that, or would have to be told of very many, is let go: it may come again.
+    pub(super) fn tell_changes(&mut self, before: &Bits) {
+        let have = self.shared.have.read().clone();
+        let lost: Vec<u32> = before.iter().filter(|&piece| !have.get(piece)).collect();
+        for peer in self.peers.values_mut() {
+            peer.pending_haves.retain(|piece| have.get(piece.get()));
+            if lost.is_empty() {
+                continue;
+            }
+            let Some(id) = peer.extensions.id(Extension::DontHave).filter(|_| lost.len() <= LOST) else {
+                peer.dismiss();
+                continue;
+            };
+            let mut out = Vec::new();
+            for &piece in &lost {
+                Message::Extended { id, payload: &encode_dont_have(piece) }.encode_into(&mut out);
+            }
+            if !peer.link.send(Outgoing::Raw(out.into())) {
+                peer.link.close();
+            }
+        }
+        let layout = Arc::clone(self.shared.metainfo.layout());
+        let found = have.iter().filter(|&piece| !before.get(piece)).filter_map(|piece| layout.piece(piece));
+        found.for_each(|piece| self.spread(piece));
+        self.tell_upload_only();
+        self.update_interest();
+        (self.refeed, self.refill_slots) = (true, true);
     }
 
     /// Super-seeding: somebody has a piece that we showed to somebody else; that one has earned the next.

@@ -5,13 +5,14 @@
 //!
 //! - [`handle`]: what users see. [`inbox`]: all that can be told to an owner. [`reader`]: a file that is still arriving.
 //! - [`control`]: what an owner is told to do. [`peers`]: what it does about peers. [`giving`]: what it gives them.
-//!   [`work`]: who fetches what. [`status`]: ticks and snapshots.
+//!   [`exchange`]: what peers say of peers. [`work`]: who fetches what. [`status`]: ticks and snapshots.
 //! - [`desk`]: the pieces in flight. [`suspects`]: who lied. [`store`]: the thread that opens, checks and journals files.
 //! - [`explain`]: where the time went, [`words`]: the same in words.
 //! - [`verify`]: the workers between a full piece and the files.
 
 mod control;
 mod desk;
+mod exchange;
 mod explain;
 mod giving;
 mod handle;
@@ -26,7 +27,7 @@ mod words;
 mod work;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -34,6 +35,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Mutex, RwLock};
 
+use crate::bits::Bits;
 use crate::config::{AddOptions, Config, Order, Priority, Seeding};
 use crate::crew::{Crew, NoThread};
 use crate::discovery::{Announcer, Tls, TrackerFact};
@@ -41,8 +43,10 @@ use crate::metainfo::{FileIndex, Layout, Metainfo};
 use crate::net::Closer;
 use crate::peer::{Activity, BufferPool, Context, FullPiece, PeerKey, Roster, Timeouts, Traffic, Valve};
 use crate::policy::{AddressBook, Choker, DialLimits, Mode, Picker, RateMeter, SlotRule, Source, SuperSeeder};
+use crate::storage::Storage;
 use crate::wire::handshake::PeerId;
 use desk::Desk;
+use exchange::Exchange;
 use explain::Ledger;
 use giving::Haves;
 use inbox::StoreFact;
@@ -135,6 +139,8 @@ struct Owner {
     openings: u32,
     /// There once the files are open.
     context: Option<Arc<Context>>,
+    /// The same while the files are hashed anew among connected peers.
+    resting: Option<Arc<Context>>,
     traffic: Arc<Traffic>,
     valves: (Arc<Valve>, Arc<Valve>),
     roster: Arc<Roster>,
@@ -142,6 +148,9 @@ struct Owner {
     desk: Desk,
     suspects: Suspects,
     book: AddressBook,
+    exchange: Exchange,
+    /// Where others see us, as far as trackers told (BEP 24).
+    external: (Option<Ipv4Addr>, Option<Ipv6Addr>),
     peers: HashMap<PeerKey, Peer>,
     /// The addresses of peers that are gone, the latest last: their pieces may still be on the way through verification.
     departed: VecDeque<(PeerKey, SocketAddr)>,
@@ -222,12 +231,15 @@ impl Owner {
             pause_wanted: options.start == crate::config::Start::Paused,
             openings: 0,
             context: None,
+            resting: None,
             traffic: Arc::clone(&shared.traffic),
             valves: (Arc::new(Valve::new(options.limits.down)), Arc::new(Valve::new(options.limits.up))),
             roster: Arc::default(),
             desk: Desk::new(Arc::clone(&layout), Arc::clone(&resources.budget)),
             suspects: Suspects::default(),
             book,
+            exchange: Exchange::new(now),
+            external: (None, None),
             peers: HashMap::new(),
             departed: VecDeque::new(),
             dialling: HashMap::new(),
@@ -339,6 +351,10 @@ impl Owner {
             }
             TrackerFact::ExternalIp { ip, .. } => {
                 self.book.learn_self(SocketAddr::new(ip, self.resources.port));
+                match ip.to_canonical() {
+                    IpAddr::V4(ip) => self.external.0 = Some(ip),
+                    IpAddr::V6(ip) => self.external.1 = Some(ip),
+                }
             }
             TrackerFact::Failed { url, message } | TrackerFact::Warning { url, message } => {
                 log::warn!("{url}: {message}");
@@ -364,38 +380,22 @@ impl Owner {
                     let _ = if have.get(piece) { self.picker.got(piece) } else { self.picker.lost(piece) };
                 }
                 self.journaled = have.count();
-                *self.shared.have.write() = have.clone();
+                let before = std::mem::replace(&mut *self.shared.have.write(), have.clone());
                 *self.shared.storage.write() = Some(Arc::clone(&storage));
-                let inbox = self.shared.inbox.clone();
-                let resources = &self.resources;
-                let Some(verify) = resources.verify.lock().clone() else { return };
-                self.context = Some(Arc::new(Context {
-                    metainfo: self.shared.metainfo.clone(),
-                    info_hash: self.shared.metainfo.info_hash(),
-                    our_id: resources.our_id,
-                    layout: Arc::clone(self.shared.metainfo.layout()),
-                    storage,
-                    have: RwLock::new(have),
-                    facts: Box::new(move |fact| inbox.send(Inbox::Peer(fact)).is_ok()),
-                    verify,
-                    pool: Arc::clone(&resources.pool),
-                    down: [Arc::clone(&resources.down), Arc::clone(&self.valves.0)],
-                    up: [Arc::clone(&resources.up), Arc::clone(&self.valves.1)],
-                    traffic: Arc::clone(&self.traffic),
-                    workers: Arc::clone(&self.shared.ledger.workers),
-                    timeouts: Timeouts {
-                        connect: resources.config.peers.connect_timeout,
-                        handshake: resources.config.peers.handshake_timeout,
-                        keep_alive: KEEP_ALIVE,
-                    },
-                    bind: resources.config.listen.bind,
-                }));
+                let rested = self.resting.take();
+                self.context = rested.clone().or_else(|| self.make_context(Arc::clone(&storage)));
+                let Some(context) = &self.context else { return };
+                *context.storage.write() = storage;
+                *context.have.write() = have;
                 self.recount();
                 self.finished = self.picker.wanted_left() == 0;
                 if self.pause_wanted {
                     self.set_phase(Phase::Paused);
                 } else {
                     self.set_phase(Phase::Running);
+                    if rested.is_some() {
+                        self.tell_changes(&before);
+                    }
                     self.go();
                 }
             }
@@ -403,6 +403,35 @@ impl Owner {
             StoreFact::Prepared(file) => self.prepared(file),
             StoreFact::Failed(error) => self.fail_or_wait(&error),
         }
+    }
+
+    /// What the peers of this torrent need; `None` where the session ends.
+    fn make_context(&self, storage: Arc<Storage>) -> Option<Arc<Context>> {
+        let inbox = self.shared.inbox.clone();
+        let resources = &self.resources;
+        let layout = Arc::clone(self.shared.metainfo.layout());
+        Some(Arc::new(Context {
+            metainfo: self.shared.metainfo.clone(),
+            info_hash: self.shared.metainfo.info_hash(),
+            our_id: resources.our_id,
+            have: RwLock::new(Bits::new(layout.piece_count())),
+            layout,
+            storage: RwLock::new(storage),
+            facts: Box::new(move |fact| inbox.send(Inbox::Peer(fact)).is_ok()),
+            verify: resources.verify.lock().clone()?,
+            pool: Arc::clone(&resources.pool),
+            down: [Arc::clone(&resources.down), Arc::clone(&self.valves.0)],
+            up: [Arc::clone(&resources.up), Arc::clone(&self.valves.1)],
+            traffic: Arc::clone(&self.traffic),
+            workers: Arc::clone(&self.shared.ledger.workers),
+            timeouts: Timeouts {
+                connect: resources.config.peers.connect_timeout,
+                handshake: resources.config.peers.handshake_timeout,
+                keep_alive: KEEP_ALIVE,
+            },
+            bind: resources.config.listen.bind,
+            exchange: self.exchanges(),
+        }))
     }
 
     fn end(mut self) {

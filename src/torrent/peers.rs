@@ -5,17 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::exchange::Acquaintance;
 use super::handle::Event;
 use super::{Admission, Owner, Phase};
 use crate::bits::Bits;
 use crate::metainfo::PieceIndex;
 use crate::net::Closer;
 use crate::peer::{
-    DONT_HAVE_ID, Fact, Interest, Link, Outgoing, PeerError, PeerKey, REQUEST_QUEUE, STACK, Said, Traffic,
+    DONT_HAVE_ID, Fact, Interest, Link, Outgoing, PEX_ID, PeerError, PeerKey, REQUEST_QUEUE, STACK, Said, Traffic,
     UPLOAD_ONLY_ID, dial,
 };
 use crate::policy::{RateMeter, Source};
-use crate::wire::extension::{Extension, ExtensionHandshake};
+use crate::wire::extension::{Extension, ExtensionHandshake, ExtensionMap};
 use crate::wire::message::Message;
 
 /// How long a peer is not asked for a piece that it refused to send.
@@ -43,8 +44,13 @@ pub(super) struct Peer {
     /// Since when we answer its requests, and what it had been sent before.
     pub(super) unchoked: Option<(Instant, u64)>,
     pub(super) upload_only: bool,
-    /// The id by which it wants to be told whether we download (BEP 21).
-    upload_only_id: Option<u8>,
+    /// Its extension handshake has come.
+    pub(super) introduced: bool,
+    /// The ids by which it wants to be sent messages of extensions.
+    pub(super) extensions: ExtensionMap,
+    pub(super) prefers_encryption: bool,
+    /// Who told whom of other peers.
+    pub(super) acquaintance: Acquaintance,
     pub(super) allowed_fast: Option<Bits>,
     /// The blocks of work it could take, where there was none for it.
     pub(super) hungry: Option<u32>,
@@ -77,7 +83,10 @@ impl Peer {
             interest: Interest::Nothing,
             unchoked: None,
             upload_only: false,
-            upload_only_id: None,
+            introduced: false,
+            extensions: ExtensionMap::default(),
+            prefers_encryption: false,
+            acquaintance: Acquaintance::new(link.addr),
             allowed_fast: None,
             hungry: None,
             pending_haves: Vec::new(),
@@ -269,10 +278,13 @@ impl Owner {
         }
         if link.reserved.extended() {
             let handshake = ExtensionHandshake {
-                m: [(Extension::UploadOnly, UPLOAD_ONLY_ID), (Extension::DontHave, DONT_HAVE_ID)].into_iter().collect(),
+                m: self.our_extensions(),
                 p: (self.resources.port != 0).then_some(self.resources.port),
                 v: Some(format!("ropewalk {}", env!("CARGO_PKG_VERSION"))),
                 yourip: Some(link.addr.ip()),
+                // Of the family by which it does not see us already.
+                ipv4: self.external.0.filter(|_| !link.addr.is_ipv4()),
+                ipv6: self.external.1.filter(|_| link.addr.is_ipv4()),
                 reqq: Some(REQUEST_QUEUE),
                 upload_only: (self.finished && !hide).then_some(true),
                 ..ExtensionHandshake::default()
@@ -289,13 +301,19 @@ impl Owner {
         }
     }
 
+    /// What we understand of extensions. Said once: it does not change while a connection lasts.
+    fn our_extensions(&self) -> ExtensionMap {
+        let always = [(Extension::UploadOnly, UPLOAD_ONLY_ID), (Extension::DontHave, DONT_HAVE_ID)];
+        always.into_iter().chain(self.exchanges().then_some((Extension::Pex, PEX_ID))).collect()
+    }
+
     /// Tells peers whether we download still (BEP 21), where that changed: those who keep us for our sake alone may go.
     pub(super) fn tell_upload_only(&self) {
         if self.super_seeder.is_some() {
             return;
         }
         for peer in self.peers.values() {
-            let Some(id) = peer.upload_only_id else { continue };
+            let Some(id) = peer.extensions.id(Extension::UploadOnly) else { continue };
             let mut out = Vec::new();
             Message::Extended { id, payload: &[u8::from(self.finished)] }.encode_into(&mut out);
             peer.link.send(Outgoing::Raw(out.into()));
@@ -348,6 +366,8 @@ impl Owner {
                 if peer.has.clear(piece.get()) {
                     self.picker.peer_lost(piece.get());
                     self.look_at_pieces(key);
+                    // What it was asked for of this piece, others may bring.
+                    self.refeed = true;
                 }
             }
             Said::Refused(piece) => {
@@ -359,6 +379,7 @@ impl Owner {
                 peer.upload_only = upload_only;
                 self.look_at_pieces(key);
             }
+            Said::Exchange(message) => self.heard_of_others(key, &message),
         }
     }
 
@@ -367,7 +388,9 @@ impl Owner {
         if let Some(client) = handshake.v.filter(|client| !client.is_empty()) {
             peer.client = client;
         }
-        peer.upload_only_id = handshake.m.id(Extension::UploadOnly).or(peer.upload_only_id);
+        peer.introduced = true;
+        peer.extensions.update(&handshake.m);
+        peer.prefers_encryption = handshake.e.unwrap_or(peer.prefers_encryption);
         if let Some(upload_only) = handshake.upload_only {
             peer.upload_only = upload_only;
         }
@@ -389,11 +412,9 @@ impl Owner {
         self.set_interest(key);
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if peer.is_seed() {
-            self.book.mark_seed(peer.link.addr);
-            if self.finished {
-                // Two that have everything have nothing to say to each other.
-                peer.dismiss();
-            }
+            peer.listens.into_iter().chain([peer.link.addr]).for_each(|addr| self.book.mark_seed(addr));
+            // Two that have everything have little to say to each other.
+            self.part_from_seeds(Instant::now());
         } else if peer.hungry.is_some() {
             self.feed(key);
         }
@@ -449,6 +470,7 @@ impl Owner {
         }
         self.departed.push_back((key, peer.link.addr));
         self.let_go(key);
+        self.forget_hearsay(key);
         self.picker.peer_left(&peer.has);
         if let Some(seeder) = &mut self.super_seeder {
             seeder.left(key.0);

@@ -31,6 +31,7 @@ impl Owner {
                     self.choke_round(now);
                 }
                 self.grow_slots(now);
+                self.keep_exchanging(now);
                 self.dial();
                 if self.haves.left() {
                     self.send_haves();

@@ -136,7 +136,7 @@ fn settle(
 ) -> Fact {
     let piece = Arc::clone(&full.piece);
     match result {
-        Ok(verified) => match full.context.storage.write_piece(&verified) {
+        Ok(verified) => match full.context.storage().write_piece(&verified) {
             Ok(()) => {
                 let audit = piece.is_audited().then(|| audit(backend, &verified.into_blocks(), senders));
                 Fact::Stored { piece, from: chief(senders), audit }

@@ -296,9 +296,7 @@ impl Owner {
         self.send_haves();
         self.update_interest();
         self.tell_upload_only();
-        for peer in self.peers.values_mut().filter(|peer| peer.is_seed()) {
-            peer.dismiss();
-        }
+        self.part_from_seeds(Instant::now());
         self.journal(Moment::Finished);
         self.resources.pool.shrink();
         self.publish();

@@ -127,6 +127,8 @@ impl FromIterator<(Extension, u8)> for ExtensionMap {
 pub struct ExtensionHandshake {
     /// `m`: the ids by which the sender wants to be sent extension messages.
     pub m: ExtensionMap,
+    /// `e`: whether the sender prefers encrypted connections (BEP 11).
+    pub e: Option<bool>,
     /// `p`: the TCP port that the sender listens on.
     pub p: Option<u16>,
     /// `v`: the client's name and version; at most 64 characters, none of them control characters.
@@ -160,15 +162,17 @@ impl ExtensionHandshake {
         let positive =
             |key: &str| root.get(key)?.as_int().and_then(|int| u32::try_from(int).ok()).filter(|int| *int > 0);
         let bytes = |key: &str| root.get(key)?.as_bytes();
+        let flag = |key: &str| root.get(key)?.as_int().map(|int| int != 0);
         Ok(Self {
             m: root.get("m").map(ExtensionMap::decode).unwrap_or_default(),
+            e: flag("e"),
             p: positive("p").and_then(|port| u16::try_from(port).ok()),
             v: bytes("v").map(|name| display_text(name, MAX_CLIENT_CHARS)).filter(|name| !name.is_empty()),
             yourip: bytes("yourip").and_then(compact_ip),
             ipv4: bytes("ipv4").and_then(|ip| <[u8; 4]>::try_from(ip).ok()).map(Ipv4Addr::from),
             ipv6: bytes("ipv6").and_then(|ip| <[u8; 16]>::try_from(ip).ok()).map(Ipv6Addr::from),
             reqq: positive("reqq"),
-            upload_only: root.get("upload_only").and_then(Value::as_int).map(|int| int != 0),
+            upload_only: flag("upload_only"),
             metadata_size: positive("metadata_size"),
         })
     }
@@ -178,6 +182,7 @@ impl ExtensionHandshake {
         let int = |int: u32| Item::Int(int.into());
         let octets = |octets: &[u8]| Item::Bytes(octets.to_vec().into());
         Item::dict([
+            ("e", self.e.map(|prefers| int(prefers.into()))),
             ("m", Some(self.m.item())),
             ("p", self.p.map(|port| int(port.into()))),
             ("v", self.v.as_deref().map(Item::from)),
@@ -353,10 +358,11 @@ mod tests {
         #[test]
         fn a_handshake_survives_the_way_there_and_back(
             pex: u8, p in 1u16.., v in "[ -~\u{e4}\u{20ac}]{1,64}", yourip: IpAddr, ipv4: [u8; 4], ipv6: [u8; 16],
-            reqq in 1u32.., upload_only: bool, metadata_size in 1u32.., some: [bool; 8],
+            reqq in 1u32.., upload_only: bool, e: bool, metadata_size in 1u32.., some: [bool; 9],
         ) {
             let handshake = ExtensionHandshake {
                 m: ExtensionMap::from_iter([(Extension::Pex, pex)]),
+                e: some[8].then_some(e),
                 p: some[0].then_some(p),
                 v: some[1].then_some(v),
                 yourip: some[2].then_some(yourip),

@@ -29,6 +29,13 @@ impl Payload {
         Self::build(creation, &[len])
     }
 
+    /// One file of a private torrent (BEP 27).
+    pub fn private(name: &str, len: usize, piece_length: u32) -> Self {
+        let mut creation = Creation::new(name, Content::File { len: len as u64, executable: false }, piece_length);
+        creation.private = true;
+        Self::build(creation, &[len])
+    }
+
     /// A folder of files of random bytes, each file beginning at a piece of its own if `align`.
     pub fn folder(name: &str, files: &[(&str, usize)], piece_length: u32, align: bool) -> Self {
         let new = |&(path, len): &(&str, usize)| NewFile { path: path.into(), len: len as u64, executable: false };

@@ -4,6 +4,7 @@
 mod support;
 
 mod callers;
+mod exchange;
 mod explain;
 mod files;
 mod hostile;

@@ -26,6 +26,8 @@ enum Step {
     Choke(usize, bool),
     Unchoke(usize),
     Snub(usize),
+    Lose(usize, usize),
+    Rest(usize),
     End(usize),
     Wait(u64),
 }
@@ -34,7 +36,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let (peer, piece, nth) = (0..PEERS, 0..PIECES, 0..64usize);
     let step = prop_oneof![
         3 => (peer.clone(), piece.clone()).prop_map(|(peer, piece)| Step::Give(peer, piece)),
-        2 => (peer.clone(), piece).prop_map(|(peer, piece)| Step::GiveAgain(peer, piece)),
+        2 => (peer.clone(), piece.clone()).prop_map(|(peer, piece)| Step::GiveAgain(peer, piece)),
+        1 => (peer.clone(), piece).prop_map(|(peer, piece)| Step::Lose(peer, piece)),
+        1 => peer.clone().prop_map(Step::Rest),
         4 => peer.clone().prop_map(Step::Refill),
         8 => (peer.clone(), nth.clone()).prop_map(|(peer, nth)| Step::Arrive(peer, nth)),
         1 => (peer.clone(), nth.clone()).prop_map(|(peer, nth)| Step::ArriveLate(peer, nth)),
@@ -123,6 +127,12 @@ impl Swarm {
             Step::Choke(peer, fast) => self.peers[peer].pipeline.choke(fast, self.now),
             Step::Unchoke(peer) => self.peers[peer].pipeline.unchoke(self.now),
             Step::Snub(peer) => self.peers[peer].pipeline.snub(self.now),
+            Step::Lose(peer, piece) => {
+                self.peers[peer].pipeline.lost(self.pieces[piece].index(), self.now);
+                let left = &self.peers[peer].pipeline.outstanding;
+                assert!(left.iter().all(|asked| asked.piece.index() != self.pieces[piece].index()));
+            }
+            Step::Rest(peer) => self.peers[peer].pipeline.rest(self.now),
             Step::End(peer) => self.end(peer),
             Step::Wait(millis) => self.now += Duration::from_millis(millis),
         }

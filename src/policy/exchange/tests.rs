@@ -69,6 +69,20 @@ fn a_peer_is_never_told_of_itself_nor_a_seed_of_seeds() {
 }
 
 #[test]
+fn nobody_is_told_of_those_whom_it_cannot_reach() {
+    let [world, network, machine] = ["1.2.3.4:1", "10.1.2.3:1", "127.0.0.1:1"].map(|addr| addr.parse().unwrap());
+    let connected = BTreeMap::from([world, network, machine].map(|addr: SocketAddr| (addr, false)));
+    for (to, of) in [
+        ("5.6.7.8:9", vec![world]),
+        ("10.9.9.9:9", vec![world, network]),
+        ("127.0.0.1:9", vec![world, network, machine]),
+    ] {
+        let news = Told::new(to.parse().unwrap()).news(receiver(&[]), &connected, Instant::now()).unwrap();
+        assert_eq!(news.added.into_iter().collect::<BTreeSet<_>>(), of.into_iter().collect(), "{to}");
+    }
+}
+
+#[test]
 fn messages_are_bounded_and_go_on_where_the_last_one_ended() {
     let start = Instant::now();
     let mut told = Told::new(addr(500));

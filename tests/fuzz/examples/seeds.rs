@@ -117,6 +117,7 @@ fn wire() -> Vec<Seed> {
     };
     let extension = ExtensionHandshake {
         m: [(Extension::Pex, 1), (Extension::Metadata, 2), (Extension::UploadOnly, 0)].into_iter().collect(),
+        e: Some(true),
         p: Some(6881),
         v: Some("libtorrent 2.0.11".into()),
         yourip: Some([127, 0, 0, 1].into()),
