@@ -56,6 +56,9 @@
 //!    far behind.
 //! 6. A peer that dies, chokes or stalls gives its claims back; blocks that arrived stay.
 //!
+//! Peers name other peers (peer exchange, [`PeerConfig::exchange`]). What they name is hearsay: it waits in a bounded queue of
+//! the peer's, and goes into the address book, one of each peer in turn, when there is nobody better to dial.
+//!
 //! What a peer asks of us goes from its reader to its writer, which sends many blocks by one call, from the mapped files to
 //! the socket.
 //!

@@ -385,7 +385,8 @@ impl Owner {
                 let rested = self.resting.take();
                 self.context = rested.clone().or_else(|| self.make_context(Arc::clone(&storage)));
                 let Some(context) = &self.context else { return };
-                *context.storage.write() = storage;
+                // What is replaced goes when nothing is locked.
+                let _before = std::mem::replace(&mut *context.storage.write(), storage);
                 *context.have.write() = have;
                 self.recount();
                 self.finished = self.picker.wanted_left() == 0;

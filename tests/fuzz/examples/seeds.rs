@@ -8,6 +8,7 @@ use ropewalk::metainfo::{Content, Creation, InfoHash, NewFile};
 use ropewalk::wire::extension::{Extension, ExtensionHandshake};
 use ropewalk::wire::handshake::{Handshake, PeerId, Reserved};
 use ropewalk::wire::message::Message;
+use ropewalk::wire::pex::{Contact, PexFlags, PexMessage};
 use ropewalk::wire::tracker::udp::{Request, Response, ScrapeEntry};
 use ropewalk::wire::tracker::{AnnounceRequest, Event, Family};
 use sha1::{Digest, Sha1};
@@ -20,6 +21,7 @@ fn main() -> std::io::Result<()> {
         ("bencode", bencode()),
         ("metainfo", metainfo()),
         ("wire", wire()),
+        ("pex", pex()),
         ("tracker", tracker()),
         ("resume", resume()),
     ];
@@ -187,6 +189,27 @@ fn wire() -> Vec<Seed> {
         ("bitfield-without-metadata", stream(0, &[Message::Bitfield(&[0xff; 40])])),
         ("too-long", b"\0\x13\xff\xff\xff\xff\x05".to_vec()),
         ("piece-too-long", b"\0\x13\0\x02\0\x0a\x07\0\0\0\0\0\0\0\0".to_vec()),
+    ]
+}
+
+/// Behind a byte that says from where it comes.
+fn pex() -> Vec<Seed> {
+    let addr = |text: &str| text.parse().expect("an address");
+    let contact = |text, flags| Contact { addr: addr(text), flags: PexFlags::from_byte(flags) };
+    let message = |from: u8, added, dropped| [vec![from], PexMessage { added, dropped }.encode()].concat();
+    let both = vec![contact("5.6.7.8:6881", 0x12), contact("[2a00::1]:6881", 0), contact("10.0.0.1:1", 0x0d)];
+    let many = (0..60).map(|n| Contact { addr: ([6, 0, 0, n], 6881).into(), flags: PexFlags::REACHABLE }).collect();
+    vec![
+        ("both-families", message(2, both.clone(), vec![addr("5.6.7.9:1"), addr("[2a00::2]:1")])),
+        (
+            "this-machine",
+            message(0, vec![contact("127.0.0.1:1", 0), contact("127.0.0.1:2", 2)], vec![addr("127.0.0.1:2")]),
+        ),
+        ("many", message(1, many, Vec::new())),
+        ("flags-missing", b"\x02d5:added12:\x01\x02\x03\x04\0\0\x05\x06\x07\x08\0\x017:added.f1:\x02e".to_vec()),
+        ("four-in-six", b"\x02d6:added618:\0\0\0\0\0\0\0\0\0\0\xff\xff\x05\x06\x07\x08\0\x01e".to_vec()),
+        ("other-types", b"\x01d5:addedi1e7:added.fle6:added6de7:dropped1:x3:fooi1ee".to_vec()),
+        ("cut", b"\x02d5:added12:\x01\x02".to_vec()),
     ]
 }
 
