@@ -203,9 +203,9 @@ impl Hearsay {
         self.by_peer.clear();
     }
 
-    /// Takes out up to `most` addresses to dial, one of each peer in turn. While we are `seeding`, those that are said to
+    /// Takes out up to `most` addresses to dial, one of each peer in turn, each with the number of the peer that named it. While we are `seeding`, those that are said to
     /// be seeds stay where they are.
-    pub fn take(&mut self, most: usize, seeding: bool) -> Vec<SocketAddr> {
+    pub fn take(&mut self, most: usize, seeding: bool) -> Vec<(u32, SocketAddr)> {
         let mut taken = Vec::new();
         // A round through all peers that brings nothing ends it.
         let mut fruitless = 0;
@@ -219,7 +219,7 @@ impl Hearsay {
                 self.by_peer.remove(&by);
             }
             fruitless = if next.is_some() { 0 } else { fruitless + 1 };
-            taken.extend(next.map(|named| named.addr));
+            taken.extend(next.map(|named| (by, named.addr)));
         }
         taken
     }

@@ -111,8 +111,10 @@ impl Owner {
             return;
         }
         if self.book.next_deadline(now).is_none_or(|next| next > now + SOON) {
-            let addrs = self.exchange.hearsay.take(TAKE, self.finished);
-            self.found(Source::Exchange, &addrs);
+            let named = self.exchange.hearsay.take(TAKE, self.finished);
+            for (_, addr) in named {
+                self.found(Source::Exchange, &[addr]);
+            }
         }
     }
 

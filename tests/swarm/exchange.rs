@@ -132,7 +132,7 @@ fn keeps_to_itself(client: &Client, payload: &Payload) {
 }
 
 #[test]
-fn peers_are_told_who_listens_and_who_has_left() {
+fn peers_are_told_of_those_who_listen_and_of_nobody_else() {
     let payload = payload();
     let holepunch = {
         let payload = Arc::clone(&payload);

@@ -144,7 +144,8 @@ fn peers_take_turns_whoever_names_most() {
     hearsay.named(3, SENDER, (2000..2003).map(|number| (addr(number), false)));
     hearsay.named(9, SENDER, (3000..3003).map(|number| (addr(number), false)));
     let taken = hearsay.take(9, false);
-    let of = |range: std::ops::Range<usize>| taken.iter().filter(|&&at| range.clone().any(|n| addr(n) == at)).count();
+    let of =
+        |range: std::ops::Range<usize>| taken.iter().filter(|(_, at)| range.clone().any(|n| addr(n) == *at)).count();
     assert_eq!((of(2000..2003), of(3000..3003)), (3, 3), "{taken:?}");
     assert_eq!(hearsay.take(5, false).len(), 5);
     assert_eq!(hearsay.take(0, false), []);
@@ -159,7 +160,7 @@ fn what_waits_goes_when_it_is_dropped_when_its_peer_goes_and_when_it_is_taken() 
     hearsay.dropped(2, &[addr(2)]);
     assert_eq!(hearsay.len(), 4);
     hearsay.forget(2);
-    assert_eq!(hearsay.take(10, false), [addr(2), addr(3)]);
+    assert_eq!(hearsay.take(10, false), [(1, addr(2)), (1, addr(3))]);
     assert!(hearsay.is_empty());
     hearsay.named(1, SENDER, [(addr(5), false)]);
     hearsay.dropped(1, &[addr(5)]);
@@ -174,11 +175,11 @@ fn while_we_seed_those_who_are_said_to_seed_wait() {
     let mut hearsay = Hearsay::default();
     hearsay.named(1, SENDER, [(addr(1), true), (addr(2), false)]);
     hearsay.named(2, SENDER, [(addr(3), true)]);
-    assert_eq!(hearsay.take(10, true), [addr(2)]);
+    assert_eq!(hearsay.take(10, true), [(1, addr(2))]);
     assert_eq!(hearsay.take(10, true), []);
     let mut rest = hearsay.take(10, false);
     rest.sort_unstable();
-    assert_eq!(rest, [addr(1), addr(3)]);
+    assert_eq!(rest, [(1, addr(1)), (2, addr(3))]);
 }
 
 #[test]
