@@ -357,7 +357,8 @@ impl Torrent {
         self.shared.command(Command::Remove(data))
     }
 
-    /// Hashes all files again. Returns at once.
+    /// Hashes all files again. Returns at once. Peers stay connected meanwhile and hear which pieces turned out to be lost
+    /// (BEP 54); those that do not understand that are let go.
     pub fn recheck(&self) -> Result<(), Ended> {
         self.shared.command(Command::Recheck)
     }
