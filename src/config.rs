@@ -68,6 +68,8 @@ pub struct PeerConfig {
     pub idle_timeout: Duration,
     /// Whether peers tell us of others and we tell them (peer exchange, BEP 11); never for private torrents. Default: true.
     pub exchange: bool,
+    /// Whether connections are encrypted. Default: preferred.
+    pub encryption: Encryption,
 }
 
 impl Default for PeerConfig {
@@ -80,8 +82,24 @@ impl Default for PeerConfig {
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(240),
             exchange: true,
+            encryption: Encryption::Prefer,
         }
     }
+}
+
+/// Whether connections to peers are encrypted (message stream encryption, MSE). It hides from who looks on that a
+/// connection is BitTorrent; it is not made to withstand more than that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encryption {
+    /// Peers are dialled with an encrypted handshake. One that hangs up on it is dialled again in plaintext, which is
+    /// remembered for its address. Callers may do either. Behind an encrypted handshake the payload is plaintext if the
+    /// other side agrees, which costs nothing, else RC4.
+    #[default]
+    Prefer,
+    /// Everything is encrypted with RC4, in both directions; nothing else is dialled or let in.
+    Require,
+    /// Plaintext only; callers that encrypt are hung up on.
+    Off,
 }
 
 /// Memory and threads.

@@ -114,13 +114,13 @@ pub mod verify;
 pub mod wire;
 
 pub use config::{
-    AddOptions, Check, Config, ListenConfig, Order, PeerConfig, RateLimits, ResourceConfig, Seeding, Start, Storing,
-    TrackerConfig,
+    AddOptions, Check, Config, Encryption, ListenConfig, Order, PeerConfig, RateLimits, ResourceConfig, Seeding, Start,
+    Storing, TrackerConfig,
 };
 pub use discovery::{TrackerState, TrackerStatus, dht};
 pub use download::{DownloadError, download};
 pub use metainfo::{InfoHash, Metainfo};
-pub use peer::{Activity, Times};
+pub use peer::{Activity, Protection, Times};
 pub use policy::{Priority, Reciprocity};
 pub use session::{AddError, Session, SessionError};
 pub use storage::StorageError;

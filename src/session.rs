@@ -2,6 +2,8 @@
 //!
 //! It owns the crew of threads and the registry of torrents. What a torrent does is its owner's.
 
+mod registry;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -18,9 +20,10 @@ use crate::crew::{Crew, NoThread};
 use crate::discovery::Tls;
 use crate::metainfo::{InfoHash, Metainfo};
 use crate::net::{Closer, Listener, bind_listener};
-use crate::peer::{self, BufferPool, Incoming, PeerError, Valve};
+use crate::peer::{self, BufferPool, Door, Incoming, PeerError, Valve};
 use crate::torrent::{self, Admission, Budget, Command, Inbox, Resources, Shared, State, Torrent};
 use crate::wire::handshake::PeerId;
+use registry::Torrents;
 
 /// Connections that are being greeted, over all: a flood of callers that say nothing costs no more threads than this.
 const GREETINGS: usize = 256;
@@ -51,7 +54,7 @@ pub struct Session {
 }
 
 /// The torrents by info-hash. Locked to look one up, to add or to remove one.
-type Registry = Arc<RwLock<HashMap<InfoHash, Arc<Shared>>>>;
+type Registry = Arc<RwLock<Torrents>>;
 
 /// Why a session did not start.
 #[derive(Debug, thiserror::Error)]
@@ -292,9 +295,14 @@ fn greet(
     resources: &Resources,
     torrents: &Registry,
 ) -> Result<Option<(Incoming, Admission)>, PeerError> {
-    let find = |info_hash: &InfoHash| torrents.read().contains_key(info_hash).then_some(resources.our_id);
-    let timeout = resources.config.peers.handshake_timeout;
-    let (info_hash, incoming) = peer::greet(socket, addr, Arc::clone(&closer), timeout, find)?;
+    let peers = &resources.config.peers;
+    let door = Door {
+        timeout: peers.handshake_timeout,
+        encryption: peers.encryption,
+        find: &|info_hash| torrents.read().contains_key(info_hash).then_some(resources.our_id),
+        find_hidden: &|name| torrents.read().find_hidden(name),
+    };
+    let (info_hash, incoming) = peer::greet(socket, addr, Arc::clone(&closer), &door)?;
     let Some(shared) = torrents.read().get(&info_hash).cloned() else { return Ok(None) };
     let (answer, admission) = bounded(1);
     if shared.inbox.send(Inbox::Call(addr, closer, answer)).is_err() {

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::Args;
-use ropewalk::{Config, Metainfo, Session, Storing};
+use ropewalk::{Config, Encryption, Metainfo, Session, Storing};
 use serde_json::json;
 
 use super::exit::{Code, failed, io_text};
@@ -34,6 +34,10 @@ pub struct Network {
     /// Connections per torrent
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_peers: u32,
+    /// Whether connections are encrypted. prefer: an encrypted handshake where the peer knows it, plaintext where not, and
+    /// callers as they like; require: RC4 or no connection; off: plaintext only
+    #[arg(long, value_name = "MODE", value_enum, default_value = "prefer")]
+    pub encryption: Encrypt,
     /// Do not ask the torrent's trackers
     #[arg(long)]
     pub no_tracker: bool,
@@ -56,6 +60,13 @@ pub enum StoreBy {
     Write,
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum Encrypt {
+    Prefer,
+    Require,
+    Off,
+}
+
 impl Network {
     /// A session as the options want it.
     pub fn session(&self, json: &Json) -> anyhow::Result<Session> {
@@ -68,6 +79,11 @@ impl Network {
         }
         config.peers.per_torrent = self.max_peers as usize;
         config.peers.exchange = !self.no_pex;
+        config.peers.encryption = match self.encryption {
+            Encrypt::Prefer => Encryption::Prefer,
+            Encrypt::Require => Encryption::Require,
+            Encrypt::Off => Encryption::Off,
+        };
         config.resources.max_threads = config.resources.max_threads.max(self.max_peers as usize * 2 + 256);
         config.resources.storing = match self.store_by {
             StoreBy::Auto => Storing::Auto,

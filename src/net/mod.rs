@@ -1,7 +1,10 @@
 //! Streams: a blocking pair of byte halves, whatever is under it. It knows nothing of BitTorrent.
 
+mod halves;
 mod listener;
+pub(crate) mod mse;
 mod stream;
 
+pub(crate) use halves::{ReadHalf, WriteHalf, agreed, plain};
 pub(crate) use listener::{Listener, bind_listener};
 pub(crate) use stream::{Closer, Stream};

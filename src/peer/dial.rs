@@ -1,6 +1,5 @@
 //! How a connection begins: dialling out, being called, and the handshake (BEP 3).
 
-use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -11,10 +10,13 @@ use parking_lot::Mutex;
 use socket2::Socket;
 
 use super::clock::{Processor, Tally};
+use super::veil::{self, Opened, Protection, read_some};
 use super::{Context, Fact, Link, Outbox, PeerError, PeerKey, Pipeline, Roster, WORK, reader, writer};
+use crate::config::Encryption;
 use crate::crew::Crew;
+use crate::hash::Sha1Hash;
 use crate::metainfo::InfoHash;
-use crate::net::{Closer, Stream};
+use crate::net::{Closer, ReadHalf, Stream, WriteHalf};
 use crate::wire::handshake::{Handshake, HandshakeHead, PeerId, Reserved};
 
 /// How often a reader notes its processor time while it receives.
@@ -25,23 +27,35 @@ pub(crate) struct Incoming {
     pub(crate) addr: SocketAddr,
     pub(crate) closer: Arc<Closer>,
     stream: Stream,
+    read: ReadHalf,
+    write: WriteHalf,
+    protection: Protection,
     reserved: Reserved,
     peer_id: PeerId,
+}
+
+/// Whom to dial.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Callee {
+    pub(crate) addr: SocketAddr,
+    /// It hung up on an encrypted handshake before.
+    pub(crate) plaintext_only: bool,
 }
 
 /// The thread of an outgoing connection: dials, shakes hands, and reads until the end.
 pub(crate) fn dial(
     key: PeerKey,
-    addr: SocketAddr,
+    to: Callee,
     context: Arc<Context>,
     roster: Arc<Roster>,
     closer: Arc<Closer>,
     crew: Arc<Crew>,
 ) {
-    let result = call(addr, &context, &closer);
-    match result {
-        Ok((stream, theirs)) => {
-            let caller = Incoming { addr, closer, stream, reserved: theirs.reserved, peer_id: theirs.peer_id };
+    let addr = to.addr;
+    match call(to, &context, &closer) {
+        Ok((stream, Opened { read, write, protection, .. }, theirs)) => {
+            let (reserved, peer_id) = (theirs.reserved, theirs.peer_id);
+            let caller = Incoming { addr, closer, stream, read, write, protection, reserved, peer_id };
             live(key, caller, false, context, roster, &crew);
         }
         Err(why) => {
@@ -51,41 +65,74 @@ pub(crate) fn dial(
     }
 }
 
-fn call(addr: SocketAddr, context: &Context, closer: &Closer) -> Result<(Stream, Handshake), PeerError> {
+fn call(to: Callee, context: &Context, closer: &Closer) -> Result<(Stream, Opened, Handshake), PeerError> {
     let timeouts = context.timeouts;
-    let mut stream = Stream::connect(addr, context.bind, timeouts.connect, closer).map_err(PeerError::Connect)?;
-    stream.write_all(&ours(context.info_hash, context.our_id).encode())?;
-    let theirs = read_handshake(&mut stream, timeouts.handshake, |info_hash| *info_hash == context.info_hash)?;
+    let connect = || Stream::connect(to.addr, context.bind, timeouts.connect, closer).map_err(PeerError::Connect);
+    let ours = ours(context.info_hash, context.our_id);
+    let mut stream = connect()?;
+    let mut deadline = Instant::now() + timeouts.handshake;
+    let encrypt = match context.encryption {
+        Encryption::Prefer => !to.plaintext_only,
+        Encryption::Require => true,
+        Encryption::Off => false,
+    };
+    let opened = if encrypt { Some(veil::dial(stream.clone(), &ours, context.encryption, deadline)) } else { None };
+    let mut opened = match opened {
+        None => veil::dial_plain(stream.clone(), &ours)?,
+        Some(Ok(opened)) => opened,
+        Some(Err(failed)) if failed.perhaps_plain && context.encryption == Encryption::Prefer => {
+            log::debug!("{}: again in plaintext: {}", to.addr, failed.why);
+            stream.close();
+            stream = connect()?;
+            deadline = Instant::now() + timeouts.handshake;
+            veil::dial_plain(stream.clone(), &ours)?
+        }
+        Some(Err(failed)) => return Err(failed.why),
+    };
+    let theirs = read_handshake(&mut opened.read, deadline, |info_hash| *info_hash == context.info_hash)?;
     if theirs.peer_id == context.our_id {
         return Err(PeerError::Ourselves);
     }
     stream.set_read_timeout(None)?;
-    Ok((stream, theirs))
+    Ok((stream, opened, theirs))
 }
 
-/// The first part of an incoming connection: reads the handshake and answers it if `find` knows the torrent and our
-/// peer id there. The rest is [`Incoming::live`].
+/// What a caller is received by.
+pub(crate) struct Door<'a> {
+    pub(crate) timeout: Duration,
+    pub(crate) encryption: Encryption,
+    /// Our peer id, where there is this torrent.
+    pub(crate) find: &'a dyn Fn(&InfoHash) -> Option<PeerId>,
+    /// A torrent by [`torrent_name`](crate::net::mse::torrent_name).
+    pub(crate) find_hidden: &'a dyn Fn(&Sha1Hash) -> Option<InfoHash>,
+}
+
+/// The first part of an incoming connection: reads the handshake and answers it if the torrent is known. The rest is
+/// [`Incoming::live`].
 pub(crate) fn greet(
     socket: Socket,
     addr: SocketAddr,
     closer: Arc<Closer>,
-    timeout: Duration,
-    find: impl Fn(&InfoHash) -> Option<PeerId>,
+    door: &Door<'_>,
 ) -> Result<(InfoHash, Incoming), PeerError> {
-    let mut stream = Stream::accepted(socket, &closer)?;
+    let stream = Stream::accepted(socket, &closer)?;
+    let deadline = Instant::now() + door.timeout;
+    let opened = veil::answer(stream.clone(), door.encryption, deadline, door.find_hidden)?;
+    let Opened { mut read, mut write, protection, torrent } = opened;
     let mut our_id = None;
-    let theirs = read_handshake(&mut stream, timeout, |info_hash| {
-        our_id = find(info_hash);
+    let theirs = read_handshake(&mut read, deadline, |info_hash| {
+        our_id = (door.find)(info_hash).filter(|_| torrent.is_none_or(|torrent| torrent == *info_hash));
         our_id.is_some()
     })?;
     let our_id = our_id.ok_or(PeerError::OtherTorrent)?;
     // A call from ourselves is answered all the same: our dialling side recognises its own id and remembers the address.
-    stream.write_all(&ours(theirs.info_hash, our_id).encode())?;
+    write.write_all(&mut ours(theirs.info_hash, our_id).encode())?;
     if theirs.peer_id == our_id {
         return Err(PeerError::Ourselves);
     }
     stream.set_read_timeout(None)?;
-    let incoming = Incoming { addr, closer, stream, reserved: theirs.reserved, peer_id: theirs.peer_id };
+    let (reserved, peer_id) = (theirs.reserved, theirs.peer_id);
+    let incoming = Incoming { addr, closer, stream, read, write, protection, reserved, peer_id };
     Ok((theirs.info_hash, incoming))
 }
 
@@ -102,29 +149,15 @@ fn ours(info_hash: InfoHash, peer_id: PeerId) -> Handshake {
 
 /// Reads a handshake of which every part is checked as soon as it is there.
 fn read_handshake(
-    stream: &mut Stream,
-    timeout: Duration,
+    stream: &mut ReadHalf,
+    deadline: Instant,
     mut wanted: impl FnMut(&InfoHash) -> bool,
 ) -> Result<Handshake, PeerError> {
-    let deadline = Instant::now() + timeout;
     let mut bytes = [0; Handshake::LEN];
     let mut filled = 0;
     let mut head = None;
     while filled < bytes.len() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(PeerError::HandshakeTimeout);
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut bytes[filled..]) {
-            Ok(0) => return Err(PeerError::Closed),
-            Ok(n) => filled += n,
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
-                return Err(PeerError::HandshakeTimeout);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-        }
+        filled += read_some(stream, &mut bytes[filled..], deadline)?;
         if !HandshakeHead::may_begin_with(&bytes[..filled]) {
             return Err(PeerError::NotBitTorrent);
         }
@@ -148,6 +181,7 @@ fn live(key: PeerKey, caller: Incoming, incoming: bool, context: Arc<Context>, r
         key,
         addr: caller.addr,
         incoming,
+        protection: caller.protection,
         peer_id: caller.peer_id,
         reserved: caller.reserved,
         pipeline: Mutex::new(Pipeline::new(key, now)),
@@ -164,11 +198,11 @@ fn live(key: PeerKey, caller: Incoming, incoming: bool, context: Arc<Context>, r
     roster.links.write().insert(key, Arc::downgrade(&link));
     let why = if (context.facts)(Fact::Joined(Arc::clone(&link))) {
         let writer = {
-            let (link, context, stream) = (Arc::clone(&link), Arc::clone(&context), caller.stream.clone());
-            move || writer::run(&link, &context, stream, &work_end)
+            let (link, context) = (Arc::clone(&link), Arc::clone(&context));
+            move || writer::run(&link, &context, caller.write, &work_end)
         };
         match crew.spawn(format!("tx-{}", caller.addr), super::STACK, writer) {
-            Ok(()) => reader::run(&link, &context, caller.stream.clone()).err().unwrap_or(PeerError::Closed),
+            Ok(()) => reader::run(&link, &context, caller.read).err().unwrap_or(PeerError::Closed),
             Err(no_thread) => no_thread.into(),
         }
     } else {

@@ -20,6 +20,7 @@ mod piece;
 mod pipeline;
 mod reader;
 mod valve;
+mod veil;
 mod writer;
 
 use std::net::SocketAddr;
@@ -31,9 +32,11 @@ use crossbeam_channel::{Sender, TrySendError};
 use parking_lot::{Mutex, RwLock};
 
 use crate::bits::Bits;
+use crate::config::Encryption;
 use crate::hash::Sha1Hash;
 use crate::metainfo::{Block, InfoHash, Layout, Metainfo, PieceIndex};
 use crate::net::Closer;
+use crate::net::mse::MseError;
 use crate::storage::Storage;
 use crate::wire::extension::ExtensionHandshake;
 use crate::wire::handshake::{PeerId, Reserved};
@@ -43,11 +46,12 @@ use crate::wire::pex::PexMessage;
 pub(crate) use buffer::{Buffer, BufferPool};
 pub(crate) use clock::{Account, Processor, Tally};
 pub use clock::{Activity, Times};
-pub(crate) use dial::{Incoming, dial, greet};
+pub(crate) use dial::{Callee, Door, Incoming, dial, greet};
 use outbox::Outbox;
 pub(crate) use piece::{Contents, PieceInFlight};
 pub(crate) use pipeline::{Again, Interest, Pipeline, Work};
 pub(crate) use valve::Valve;
+pub use veil::Protection;
 
 /// The stack of a peer's threads: nothing here recurses, and bencode is read with a depth limit.
 pub(crate) const STACK: usize = 192 * 1024;
@@ -89,6 +93,7 @@ pub(crate) struct Context {
     /// What the verify workers do for this torrent.
     pub(crate) workers: Arc<Tally>,
     pub(crate) timeouts: Timeouts,
+    pub(crate) encryption: Encryption,
     pub(crate) bind: Option<std::net::IpAddr>,
     /// Whether peers may tell us of others (BEP 11).
     pub(crate) exchange: bool,
@@ -152,6 +157,7 @@ pub(crate) struct Link {
     pub(crate) key: PeerKey,
     pub(crate) addr: SocketAddr,
     pub(crate) incoming: bool,
+    pub(crate) protection: Protection,
     pub(crate) peer_id: PeerId,
     pub(crate) reserved: Reserved,
     /// This peer's requests. Locked for one step at a time, never across I/O or a send.
@@ -275,6 +281,10 @@ pub(crate) enum PeerError {
     HandshakeTimeout,
     #[error("it is not a BitTorrent peer")]
     NotBitTorrent,
+    #[error("it does not encrypt")]
+    NotEncrypted,
+    #[error("encrypted handshake: {0}")]
+    Encryption(#[from] MseError),
     #[error("it answered for another torrent")]
     OtherTorrent,
     #[error("it is this client itself")]
@@ -294,7 +304,7 @@ pub(crate) enum PeerError {
 impl PeerError {
     /// Whether the peer broke the protocol, rather than the network the connection.
     pub(crate) fn is_fault(&self) -> bool {
-        matches!(self, Self::Wire(_) | Self::Protocol(_) | Self::NotBitTorrent)
+        matches!(self, Self::Wire(_) | Self::Protocol(_) | Self::NotBitTorrent | Self::Encryption(_))
     }
 }
 

@@ -15,7 +15,7 @@ use super::pipeline::Delivered;
 use super::{Buffer, Context, Fact, FullPiece, LIMIT_LOOK, Link, Outgoing, PeerError, PeerKey, Said, Traffic, Wish};
 use crate::bits::Bits;
 use crate::metainfo::{BLOCK_LEN, Block, PieceIndex};
-use crate::net::Stream;
+use crate::net::ReadHalf;
 use crate::policy::{Frequency, Verdict};
 use crate::wire::extension::{self, ExtensionHandshake};
 use crate::wire::message::{Header, Limits, MAX_BLOCK_LEN, Message, PIECE_HEADER_LEN, peek};
@@ -34,7 +34,7 @@ const LOSSES: u32 = 2;
 const MORE_LOSSES: u32 = 64;
 
 /// Reads until the connection ends.
-pub(super) fn run(link: &Link, context: &Arc<Context>, stream: Stream) -> Result<(), PeerError> {
+pub(super) fn run(link: &Link, context: &Arc<Context>, stream: ReadHalf) -> Result<(), PeerError> {
     let pieces = context.layout.piece_count();
     let mut reader = Reader {
         input: Input::new(stream, Arc::clone(&context.pool), context.layout.piece_length().min(BLOCK_LEN)),
@@ -52,7 +52,7 @@ pub(super) fn run(link: &Link, context: &Arc<Context>, stream: Stream) -> Result
 
 /// Takes messages from the socket, and blocks to their pieces.
 struct Reader<'a> {
-    input: Input<Stream>,
+    input: Input<ReadHalf>,
     limits: Limits,
     ear: Ear<'a>,
 }

@@ -13,10 +13,10 @@ use crossbeam_channel::Receiver;
 use super::clock::Activity;
 use super::{Context, Fact, LIMIT_LOOK, Link, Outgoing, PeerError, REQUEST_QUEUE, Traffic, Wish, Work};
 use crate::bits::Bits;
-use crate::metainfo::{Block, PieceIndex};
-use crate::net::Stream;
+use crate::metainfo::{BLOCK_LEN, Block, PieceIndex};
+use crate::net::{Stream, WriteHalf};
 use crate::storage::Storage;
-use crate::wire::message::{Message, piece_header};
+use crate::wire::message::{Message, PIECE_HEADER_LEN, piece_header};
 
 /// The most blocks in one call, to a peer that takes them quickly.
 const BATCH: usize = 64;
@@ -24,9 +24,11 @@ const BATCH: usize = 64;
 const QUICK: Duration = Duration::from_millis(20);
 /// Slices that one call takes (`UIO_MAXIOV`): a block of very small files has a slice for each.
 const SLICES: usize = 1024;
+/// How much is read, encrypted and sent at a time: it stays in the processor's cache between the three.
+const CHUNK: usize = 4 * (PIECE_HEADER_LEN + BLOCK_LEN as usize);
 
 /// Writes until the connection ends.
-pub(super) fn run(link: &Link, context: &Arc<Context>, stream: Stream, work: &Receiver<Work>) {
+pub(super) fn run(link: &Link, context: &Arc<Context>, stream: WriteHalf, work: &Receiver<Work>) {
     let pieces = context.layout.piece_count();
     let mut writer = Writer {
         link,
@@ -38,6 +40,7 @@ pub(super) fn run(link: &Link, context: &Arc<Context>, stream: Stream, work: &Re
         uploads: VecDeque::new(),
         choking: true,
         allowed_fast: Bits::new(pieces),
+        chunk: Vec::new(),
         batch: 1,
         paid: 0,
         gate: None,
@@ -58,7 +61,7 @@ pub(super) fn run(link: &Link, context: &Arc<Context>, stream: Stream, work: &Re
 struct Writer<'a> {
     link: &'a Link,
     context: &'a Arc<Context>,
-    stream: Stream,
+    stream: WriteHalf,
     work: &'a Receiver<Work>,
     /// What was taken out of the outbox and is handled next.
     taken: VecDeque<Outgoing>,
@@ -68,6 +71,8 @@ struct Writer<'a> {
     choking: bool,
     /// What the peer may ask for while we choke it (BEP 6).
     allowed_fast: Bits,
+    /// Where payload is encrypted; empty while there is none to send.
+    chunk: Vec<u8>,
     /// How many blocks to send at once.
     batch: usize,
     /// How many of the first uploads the limits have granted.
@@ -91,7 +96,7 @@ impl Writer<'_> {
                 Message::KeepAlive.encode_into(&mut self.out);
             }
             if !self.out.is_empty() {
-                self.stream.write_all(&self.out)?;
+                self.stream.write_all(&mut self.out)?;
                 self.out.clear();
                 self.out.shrink_to(4096);
                 self.written = Instant::now();
@@ -221,6 +226,9 @@ impl Writer<'_> {
         }
         let sent = self.send()?;
         self.uploads.drain(..sent);
+        if self.uploads.is_empty() {
+            self.chunk = Vec::new();
+        }
         self.paid -= sent;
         self.written = Instant::now();
         let took = self.written.duration_since(now);
@@ -246,24 +254,58 @@ impl Writer<'_> {
     /// Sends the first of the uploads that are paid for and says how many.
     fn send(&mut self) -> Result<usize, PeerError> {
         let (blocks, next) = self.uploads.make_contiguous().split_at(self.paid);
-        let storage = self.context.storage();
-        let lent = storage.lend(blocks, &next[..next.len().min(self.batch)])?;
-        let blocks = &blocks[..lent.len()];
-        let header = |block: &Block| piece_header(block.piece.get(), block.begin, block.len);
-        let headers: Vec<_> = blocks.iter().map(header).collect();
-        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(2 * blocks.len());
-        for (number, header) in headers.iter().enumerate() {
-            slices.push(IoSlice::new(header));
-            slices.extend(lent.io_slices(number));
-        }
-        if let Err(error) = write_all(&mut self.stream, &mut slices) {
-            return Err(unreadable(&storage, blocks, &error).unwrap_or(error));
-        }
-        let bytes = blocks.iter().map(|block| u64::from(block.len)).sum();
+        let storage = &*self.context.storage();
+        let sent = match &mut self.stream {
+            WriteHalf::Plain(stream) => send_lent(stream, storage, blocks, &next[..next.len().min(self.batch)])?,
+            WriteHalf::Rc4(..) => send_copied(&mut self.stream, storage, blocks, &mut self.chunk)?,
+        };
+        let bytes = blocks[..sent].iter().map(|block| u64::from(block.len)).sum();
         Traffic::add(&self.link.traffic.up, bytes);
         Traffic::add(&self.context.traffic.up, bytes);
-        Ok(blocks.len())
+        Ok(sent)
     }
+}
+
+/// Sends blocks by one call, from the mapped files to the socket. Says how many: the first of them where much had to be
+/// copied.
+fn send_lent(stream: &mut Stream, storage: &Storage, blocks: &[Block], next: &[Block]) -> Result<usize, PeerError> {
+    let lent = storage.lend(blocks, next)?;
+    let blocks = &blocks[..lent.len()];
+    let headers: Vec<_> = blocks.iter().map(header).collect();
+    let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(2 * blocks.len());
+    for (number, header) in headers.iter().enumerate() {
+        slices.push(IoSlice::new(header));
+        slices.extend(lent.io_slices(number));
+    }
+    if let Err(error) = write_all(stream, &mut slices) {
+        return Err(unreadable(storage, blocks, &error).unwrap_or(error));
+    }
+    Ok(blocks.len())
+}
+
+/// Sends blocks encrypted, some at a time. They are read from the files: the mapping is not to be read from here.
+fn send_copied(
+    stream: &mut WriteHalf,
+    storage: &Storage,
+    blocks: &[Block],
+    chunk: &mut Vec<u8>,
+) -> Result<usize, PeerError> {
+    for (number, block) in blocks.iter().enumerate() {
+        let at = chunk.len();
+        chunk.extend(header(block));
+        chunk.resize(at + PIECE_HEADER_LEN + block.len as usize, 0);
+        storage.read_at(*block, &mut chunk[at + PIECE_HEADER_LEN..])?;
+        let following = blocks.get(number + 1).map_or(CHUNK, |next| PIECE_HEADER_LEN + next.len as usize);
+        if chunk.len() + following > CHUNK {
+            stream.write_all(chunk)?;
+            chunk.clear();
+        }
+    }
+    Ok(blocks.len())
+}
+
+fn header(block: &Block) -> [u8; PIECE_HEADER_LEN] {
+    piece_header(block.piece.get(), block.begin, block.len)
 }
 
 /// What is wrong with the files, where a write failed because a mapped page is gone: the file was cut off.

@@ -100,6 +100,8 @@ struct Entry {
     seed: bool,
     /// Whether somebody can be expected to listen there: not where only a connection came from there.
     listens: bool,
+    /// It hung up on an encrypted handshake and spoke plaintext then.
+    plaintext_only: bool,
     turn: u64,
 }
 
@@ -264,6 +266,18 @@ impl AddressBook {
         }
     }
 
+    /// The peer at an address does not encrypt, or does after all.
+    pub fn set_plaintext_only(&mut self, addr: SocketAddr, plaintext_only: bool) {
+        if let Some(entry) = self.entries.get_mut(&canonical(addr)) {
+            entry.plaintext_only = plaintext_only;
+        }
+    }
+
+    /// Whether the peer at an address is known not to encrypt.
+    pub fn is_plaintext_only(&self, addr: SocketAddr) -> bool {
+        self.entries.get(&canonical(addr)).is_some_and(|entry| entry.plaintext_only)
+    }
+
     /// Whether we are seeding, and so do not dial seeds.
     pub fn set_seeding(&mut self, seeding: bool) {
         self.seeding = seeding;
@@ -360,7 +374,17 @@ impl AddressBook {
 
 impl Entry {
     fn new(source: Source, state: State, turn: u64) -> Self {
-        Self { source, state, failures: 0, not_before: None, useful: false, seed: false, listens: true, turn }
+        Self {
+            source,
+            state,
+            failures: 0,
+            not_before: None,
+            useful: false,
+            seed: false,
+            listens: true,
+            plaintext_only: false,
+            turn,
+        }
     }
 
     fn is_gone(&self) -> bool {

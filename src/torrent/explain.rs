@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::peer::{Account, Activity, Link, PeerKey, Tally, Times, Traffic};
+use crate::peer::{Account, Activity, Link, PeerKey, Protection, Tally, Times, Traffic};
 
 /// Peers that are gone and that are still told of one by one; the others only add to the sums.
 const GONE: usize = 64;
@@ -62,6 +62,8 @@ pub struct PeerTimes {
     pub client: String,
     /// Whether it called us.
     pub incoming: bool,
+    /// How far the connection is, or was, encrypted.
+    pub protection: Protection,
     /// The connection is over.
     pub gone: bool,
     /// What it is at, or was at the end.
@@ -223,6 +225,7 @@ impl PeerTimes {
             addr: link.addr,
             client: link.peer_id.client_name(),
             incoming: link.incoming,
+            protection: link.protection,
             gone,
             current,
             connection,

@@ -18,7 +18,7 @@ use crate::bits::Bits;
 use crate::config::{Order, Priority, RateLimits};
 use crate::discovery::TrackerStatus;
 use crate::metainfo::{FileIndex, InfoHash, Metainfo};
-use crate::peer::Traffic;
+use crate::peer::{Protection, Traffic};
 use crate::policy::Reciprocity;
 use crate::storage::Storage;
 
@@ -180,6 +180,8 @@ pub struct PeerStats {
     pub client: String,
     /// Whether it called us.
     pub incoming: bool,
+    /// How far the connection is encrypted.
+    pub protection: Protection,
     /// How many pieces it has.
     pub pieces: u32,
     /// Payload received from it.

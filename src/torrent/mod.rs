@@ -431,6 +431,7 @@ impl Owner {
                 keep_alive: KEEP_ALIVE,
             },
             bind: resources.config.listen.bind,
+            encryption: resources.config.peers.encryption,
             exchange: self.exchanges(),
         }))
     }

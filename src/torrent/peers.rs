@@ -12,8 +12,8 @@ use crate::bits::Bits;
 use crate::metainfo::PieceIndex;
 use crate::net::Closer;
 use crate::peer::{
-    DONT_HAVE_ID, Fact, Interest, Link, Outgoing, PEX_ID, PeerError, PeerKey, REQUEST_QUEUE, STACK, Said, Traffic,
-    UPLOAD_ONLY_ID, dial,
+    Callee, DONT_HAVE_ID, Fact, Interest, Link, Outgoing, PEX_ID, PeerError, PeerKey, Protection, REQUEST_QUEUE, STACK,
+    Said, Traffic, UPLOAD_ONLY_ID, dial,
 };
 use crate::policy::{RateMeter, Source};
 use crate::wire::extension::{Extension, ExtensionHandshake, ExtensionMap};
@@ -137,6 +137,7 @@ impl Owner {
             }
             dialled += 1;
             let Some(addr) = self.book.next(now) else { return };
+            let to = Callee { addr, plaintext_only: self.book.is_plaintext_only(addr) };
             let key = self.resources.key();
             let closer = Arc::new(Closer::default());
             let thread = {
@@ -146,7 +147,7 @@ impl Owner {
                     Arc::clone(&closer),
                     Arc::clone(&self.resources.crew),
                 );
-                move || dial(key, addr, context, roster, closer, crew)
+                move || dial(key, to, context, roster, closer, crew)
             };
             if let Err(error) = self.resources.crew.spawn(format!("rx-{addr}"), STACK, thread) {
                 // It is tried again at each look around, and is the same each time.
@@ -200,6 +201,8 @@ impl Owner {
         match fact {
             Fact::Unreachable { key, addr, why } => {
                 self.dialling.remove(&key);
+                // It may have learnt to encrypt, or somebody else may be there by now.
+                self.book.set_plaintext_only(addr, false);
                 if matches!(why, PeerError::Ourselves) {
                     self.book.learn_self(addr);
                 }
@@ -238,6 +241,9 @@ impl Owner {
         self.dialling.remove(&key);
         let now = Instant::now();
         self.book.connected(link.addr);
+        if !link.incoming {
+            self.book.set_plaintext_only(link.addr, link.protection == Protection::None);
+        }
         let full = self.peers.len() >= self.resources.config.peers.per_torrent;
         if full || !matches!(self.phase, Phase::Running) || self.book.is_banned(link.addr) {
             link.close();

@@ -212,6 +212,7 @@ impl Owner {
             addr: peer.link.addr,
             client: peer.client.clone(),
             incoming: peer.link.incoming,
+            protection: peer.link.protection,
             pieces: peer.has.count(),
             downloaded: Traffic::read(&peer.link.traffic.down),
             uploaded: Traffic::read(&peer.link.traffic.up),
