@@ -4,6 +4,7 @@
 pub mod link;
 pub mod payload;
 pub mod scripted;
+pub mod veiled;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;

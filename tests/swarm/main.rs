@@ -5,6 +5,7 @@ mod support;
 
 mod callers;
 mod exchange;
+mod encryption;
 mod explain;
 mod files;
 mod hostile;
