@@ -9,6 +9,8 @@ mod announces;
 mod clients;
 #[path = "interop/exchange.rs"]
 mod exchange;
+#[path = "interop/encryption.rs"]
+mod encryption;
 #[path = "interop/opentracker.rs"]
 mod opentracker;
 #[path = "interop/torrents.rs"]
@@ -17,7 +19,7 @@ mod torrents;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use ropewalk::{AddOptions, Config, Metainfo, Session, State, Torrent};
+use ropewalk::{AddOptions, Config, Encryption, Metainfo, Session, State, Torrent};
 use serde_json::{Value, json};
 
 use announces::Announces;
@@ -30,8 +32,13 @@ use rig::process::PATIENCE;
 const PIECE: u32 = 32 * 1024;
 
 fn session(ip: IpAddr) -> Session {
+    session_with(ip, Encryption::default())
+}
+
+fn session_with(ip: IpAddr, encryption: Encryption) -> Session {
     env_logger::builder().is_test(true).try_init().ok();
     let mut config = Config::default();
+    config.peers.encryption = encryption;
     config.listen.ports = 0..=0;
     config.listen.bind = Some(ip);
     Session::new(config).unwrap()

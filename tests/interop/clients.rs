@@ -68,15 +68,21 @@ pub(crate) fn aria2(job: &Job<'_>, seed: bool, port: u16) -> Process {
     Process::start(command.arg(job.torrent))
 }
 
-/// transmission-cli, which goes on seeding until it is killed.
+/// transmission-cli, which goes on seeding until it is killed; it takes plaintext.
 pub(crate) fn transmission(job: &Job<'_>, port: u16, config: &Path) -> Process {
+    transmission_with(job, port, config, "-et")
+}
+
+/// The same with encryption tolerated (-et), preferred (-ep) or required (-er).
+pub(crate) fn transmission_with(job: &Job<'_>, port: u16, config: &Path, encryption: &str) -> Process {
+    let number = ["-et", "-ep", "-er"].iter().position(|option| *option == encryption);
     let settings = json!({
-        "utp-enabled": false, "dht-enabled": false, "lpd-enabled": false, "pex-enabled": false, "encryption": 0,
+        "utp-enabled": false, "dht-enabled": false, "lpd-enabled": false, "pex-enabled": false, "encryption": number,
         "bind-address-ipv4": job.ip.to_string(), "preallocation": 0,
     });
     std::fs::write(config.join("settings.json"), settings.to_string()).unwrap();
     let mut command = Command::new("transmission-cli");
-    command.args(["-et", "-M", "-v", "-p", &port.to_string()]).arg("-g").arg(config).arg("-w").arg(job.dir);
+    command.args([encryption, "-M", "-v", "-p", &port.to_string()]).arg("-g").arg(config).arg("-w").arg(job.dir);
     Process::start(command.arg(job.torrent))
 }
 

@@ -1,0 +1,186 @@
+//! Encrypted connections with clients that insist on them, or on the contrary.
+
+use std::net::SocketAddr;
+
+use ropewalk::{Encryption, Protection, Torrent};
+use serde_json::{Value, json};
+
+use super::announces::Announces;
+use super::clients::{self, Job};
+use super::{PIECE, add, finish, session_with};
+use crate::rig::need;
+use crate::rig::network::Network;
+use crate::rig::payload::Payload;
+
+/// libtorrent's settings: every connection encrypted (0), encrypted where possible (1) or never (2), and what the payload
+/// may be after an encrypted handshake.
+fn policy(policy: u8, level: u8) -> Value {
+    json!({"in_enc_policy": policy, "out_enc_policy": policy, "allowed_enc_level": level})
+}
+
+const PLAINTEXT: u8 = 1;
+const RC4: u8 = 2;
+const BOTH: u8 = 3;
+
+/// That the one connection which brought or took payload was protected like this.
+fn assert_by(torrent: &Torrent, expected: Protection) {
+    let explanation = torrent.explain();
+    let used: Vec<_> = explanation.peers.iter().filter(|peer| peer.downloaded + peer.uploaded > 0).collect();
+    assert!(!used.is_empty() && used.iter().all(|peer| peer.protection == expected), "{used:?}");
+}
+
+/// Downloads from libtorrent: we dial it, or it calls us.
+fn get_from_libtorrent(ours: Encryption, theirs: &Value, we_dial: bool, expected: Protection) {
+    if !need::libtorrent() {
+        return;
+    }
+    Network::run(|network| {
+        let payload = Payload::folder(PIECE, None);
+        let folder = payload.empty_folder("out");
+        let session = session_with(network.ours, ours);
+        let torrent = add(&session, &payload.metainfo, &folder, &[]);
+        torrent.wait(std::time::Duration::ZERO);
+        let data = payload.data();
+        let job = Job { torrent: &payload.torrent(), dir: &data, ip: network.theirs };
+        let to_call = if we_dial { Vec::new() } else { session.listen_addrs() };
+        let (mut seeder, port) = clients::libtorrent(&job, true, &to_call, theirs);
+        seeder.wait_for("done");
+        if we_dial {
+            torrent.add_peer(SocketAddr::new(network.theirs, port)).unwrap();
+        }
+        finish(&torrent);
+        assert_by(&torrent, expected);
+        session.shutdown();
+        payload.assert_in(&folder);
+    });
+}
+
+/// libtorrent downloads from us: we dial it, or it calls us.
+fn give_to_libtorrent(ours: Encryption, theirs: &Value, we_dial: bool, expected: Protection) {
+    if !need::libtorrent() {
+        return;
+    }
+    Network::run(|network| {
+        let payload = Payload::folder(PIECE, None);
+        let session = session_with(network.ours, ours);
+        let torrent = add(&session, &payload.metainfo, &payload.data(), &[]);
+        finish(&torrent);
+        let folder = payload.empty_folder("out");
+        let job = Job { torrent: &payload.torrent(), dir: &folder, ip: network.theirs };
+        let to_call = if we_dial { Vec::new() } else { session.listen_addrs() };
+        let (mut getter, port) = clients::libtorrent(&job, false, &to_call, theirs);
+        if we_dial {
+            torrent.add_peer(SocketAddr::new(network.theirs, port)).unwrap();
+        }
+        getter.wait_for("done");
+        getter.kill();
+        assert_by(&torrent, expected);
+        session.shutdown();
+        payload.assert_in(&folder);
+    });
+}
+
+#[test]
+fn rc4_with_a_libtorrent_that_takes_nothing_else() {
+    for we_dial in [true, false] {
+        get_from_libtorrent(Encryption::Prefer, &policy(0, RC4), we_dial, Protection::Rc4);
+        give_to_libtorrent(Encryption::Prefer, &policy(0, RC4), we_dial, Protection::Rc4);
+    }
+}
+
+#[test]
+fn plaintext_behind_an_encrypted_handshake_with_a_libtorrent_that_takes_nothing_else() {
+    for we_dial in [true, false] {
+        get_from_libtorrent(Encryption::Prefer, &policy(0, PLAINTEXT), we_dial, Protection::Handshake);
+        give_to_libtorrent(Encryption::Prefer, &policy(0, PLAINTEXT), we_dial, Protection::Handshake);
+    }
+}
+
+#[test]
+fn rc4_where_we_insist_with_a_libtorrent_that_takes_anything() {
+    for we_dial in [true, false] {
+        get_from_libtorrent(Encryption::Require, &policy(1, BOTH), we_dial, Protection::Rc4);
+        give_to_libtorrent(Encryption::Require, &policy(1, BOTH), we_dial, Protection::Rc4);
+    }
+}
+
+#[test]
+fn plaintext_with_a_libtorrent_that_never_encrypts() {
+    for we_dial in [true, false] {
+        get_from_libtorrent(Encryption::Prefer, &policy(2, BOTH), we_dial, Protection::None);
+        give_to_libtorrent(Encryption::Prefer, &policy(2, BOTH), we_dial, Protection::None);
+    }
+}
+
+#[test]
+fn plaintext_where_we_never_encrypt_with_a_libtorrent_that_would() {
+    for we_dial in [true, false] {
+        get_from_libtorrent(Encryption::Off, &policy(1, BOTH), we_dial, Protection::None);
+        give_to_libtorrent(Encryption::Off, &policy(1, BOTH), we_dial, Protection::None);
+    }
+}
+
+/// transmission-cli seeds and is dialled, which it must be able to expect.
+fn get_from_transmission(ours: Encryption, theirs: &str) {
+    if need::programs(&["transmission-cli"]) {
+        Network::run_off_loopback(|network| {
+            let tracker = Announces::start(network.ours, &[]);
+            let payload = Payload::folder(PIECE, Some(&tracker.url()));
+            let port = Network::free_port(network.theirs);
+            let data = payload.data();
+            let job = Job { torrent: &payload.torrent(), dir: &data, ip: network.theirs };
+            let mut seeder = clients::transmission_with(&job, port, &payload.empty_folder("config"), theirs);
+            seeder.wait_for("Seeding");
+            let folder = payload.empty_folder("out");
+            let session = session_with(network.ours, ours);
+            let torrent = add(&session, &payload.metainfo, &folder, &[SocketAddr::new(network.theirs, port)]);
+            finish(&torrent);
+            assert_by(&torrent, Protection::Rc4);
+            session.shutdown();
+            payload.assert_in(&folder);
+        });
+    }
+}
+
+/// transmission-cli learns of us from its tracker and calls us.
+fn give_to_transmission(ours: Encryption, theirs: &str) {
+    if need::programs(&["transmission-cli"]) {
+        Network::run_off_loopback(|network| {
+            let session = session_with(network.ours, ours);
+            let tracker = Announces::start(network.ours, &session.listen_addrs());
+            let payload = Payload::folder(PIECE, Some(&tracker.url()));
+            let torrent = add(&session, &payload.metainfo, &payload.data(), &[]);
+            finish(&torrent);
+            let folder = payload.empty_folder("out");
+            let job = Job { torrent: &payload.torrent(), dir: &folder, ip: network.theirs };
+            let port = Network::free_port(network.theirs);
+            let getter = clients::transmission_with(&job, port, &payload.empty_folder("config"), theirs);
+            tracker.wait_for(&["event=completed"]);
+            assert_by(&torrent, Protection::Rc4);
+            // It writes what it still holds on its way out.
+            getter.interrupt();
+            session.shutdown();
+            payload.assert_bytes_in(&folder);
+        });
+    }
+}
+
+#[test]
+fn rc4_from_a_transmission_that_requires_it() {
+    get_from_transmission(Encryption::Prefer, "-er");
+}
+
+#[test]
+fn rc4_to_a_transmission_that_requires_it() {
+    give_to_transmission(Encryption::Prefer, "-er");
+}
+
+#[test]
+fn rc4_from_a_transmission_where_we_require_it() {
+    get_from_transmission(Encryption::Require, "-et");
+}
+
+#[test]
+fn rc4_to_a_transmission_where_we_require_it() {
+    give_to_transmission(Encryption::Require, "-ep");
+}
