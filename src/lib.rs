@@ -60,7 +60,9 @@
 //! the peer's, and goes into the address book, one of each peer in turn, when there is nobody better to dial.
 //!
 //! What a peer asks of us goes from its reader to its writer, which sends many blocks by one call, from the mapped files to
-//! the socket.
+//! the socket. Where a connection is encrypted ([`Encryption`]), the reader decrypts what it received where that lies, and
+//! the writer reads blocks from the files, some at a time, and encrypts them before it sends them. Other connections know
+//! nothing of that.
 //!
 //! # Layers
 //!

@@ -4,7 +4,7 @@
 //! handshake itself is a machine in [`mse`].
 
 use std::fmt;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::time::Instant;
 
 use super::PeerError;
@@ -14,6 +14,11 @@ use crate::metainfo::InfoHash;
 use crate::net::mse::{Agreed, Answerer, Dialler, Entropy, Method, Methods};
 use crate::net::{ReadHalf, Stream, WriteHalf, agreed, plain};
 use crate::wire::handshake::{Handshake, HandshakeHead};
+
+/// How much of a connection's beginning tells whether it is plaintext.
+const MARK: usize = 20;
+/// What is read at a time: more than a handshake is.
+const CHUNK: usize = 2048;
 
 /// How a connection to a peer looks to who looks on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -72,14 +77,15 @@ impl Opened {
 }
 
 /// Begins a connection that we made, in plaintext: sends our handshake.
-pub(super) fn dial_plain(mut stream: Stream, ours: &Handshake) -> Result<Opened, PeerError> {
-    stream.write_all(&ours.encode())?;
-    Ok(Opened::plain(stream, &[]))
+pub(super) fn dial_plain(stream: Stream, ours: &Handshake) -> Result<Opened, PeerError> {
+    let mut opened = Opened::plain(stream, &[]);
+    opened.write.write_all(&mut ours.encode())?;
+    Ok(opened)
 }
 
 /// The same encrypted: our handshake goes with the encrypted one.
 pub(super) fn dial(
-    mut stream: Stream,
+    stream: Stream,
     ours: &Handshake,
     encryption: Encryption,
     deadline: Instant,
@@ -87,11 +93,12 @@ pub(super) fn dial(
     let given_up = |why: PeerError| NotVeiled { why, perhaps_plain: false };
     let entropy = Entropy::new().map_err(|error| given_up(error.into()))?;
     let mut machine = Dialler::new(entropy, ours.info_hash, methods(encryption), ours.encode().to_vec());
+    let (mut read, mut write) = plain(stream.clone(), &[]);
     let mut first = Vec::new();
     let mut step = |machine: &mut Dialler| {
-        transmit(&mut stream, machine.poll_transmit())?;
+        transmit(&mut write, machine.poll_transmit())?;
         let mut bytes = [0; CHUNK];
-        let n = read_some(&mut stream, &mut bytes, deadline)?;
+        let n = read_some(&mut read, &mut bytes, deadline)?;
         if first.len() < MARK {
             first.extend_from_slice(&bytes[..n]);
             if first.len() >= MARK && HandshakeHead::may_begin_with(&first[..MARK]) {
@@ -112,15 +119,16 @@ pub(super) fn dial(
 /// Begins a connection that somebody made to us: it is seen from its first bytes which of the two it is. `find` knows our
 /// torrents by what stands for them in an encrypted handshake.
 pub(super) fn answer(
-    mut stream: Stream,
+    stream: Stream,
     encryption: Encryption,
     deadline: Instant,
     find: impl Fn(&Sha1Hash) -> Option<InfoHash>,
 ) -> Result<Opened, PeerError> {
+    let (mut read, _) = plain(stream.clone(), &[]);
     let mut first = [0; Handshake::LEN];
     let mut filled = 0;
     while filled < MARK {
-        filled += read_some(&mut stream, &mut first[filled..], deadline)?;
+        filled += read_some(&mut read, &mut first[filled..], deadline)?;
         let plain = HandshakeHead::may_begin_with(&first[..filled.min(MARK)]);
         match encryption {
             Encryption::Off if !plain => return Err(PeerError::NotBitTorrent),
@@ -134,29 +142,25 @@ pub(super) fn answer(
 }
 
 fn unveil(
-    mut stream: Stream,
+    stream: Stream,
     encryption: Encryption,
     deadline: Instant,
     first: &[u8],
     find: impl Fn(&Sha1Hash) -> Option<InfoHash>,
 ) -> Result<Opened, PeerError> {
     let mut machine = Answerer::new(Entropy::new()?, methods(encryption));
+    let (mut read, mut write) = plain(stream.clone(), &[]);
     let mut end = machine.handle_bytes(first, &find)?;
     let mut bytes = [0; CHUNK];
     loop {
-        transmit(&mut stream, machine.poll_transmit())?;
+        transmit(&mut write, machine.poll_transmit())?;
         if let Some(end) = end {
             return Ok(Opened::veiled(stream, end));
         }
-        let n = read_some(&mut stream, &mut bytes, deadline)?;
+        let n = read_some(&mut read, &mut bytes, deadline)?;
         end = machine.handle_bytes(&bytes[..n], &find)?;
     }
 }
-
-/// How much of a connection's beginning tells whether it is plaintext.
-const MARK: usize = 20;
-/// What is read at a time: more than a handshake is.
-const CHUNK: usize = 2048;
 
 fn methods(encryption: Encryption) -> Methods {
     match encryption {
@@ -165,35 +169,18 @@ fn methods(encryption: Encryption) -> Methods {
     }
 }
 
-fn transmit(stream: &mut Stream, bytes: Option<Vec<u8>>) -> Result<(), PeerError> {
-    bytes.map_or(Ok(()), |bytes| Ok(stream.write_all(&bytes)?))
-}
-
-/// What can be read before a deadline, which has its effect on reads only.
-pub(super) trait Timed: Read {
-    fn read_within(&self, left: std::time::Duration) -> std::io::Result<()>;
-}
-
-impl Timed for Stream {
-    fn read_within(&self, left: std::time::Duration) -> std::io::Result<()> {
-        self.set_read_timeout(Some(left))
-    }
-}
-
-impl Timed for ReadHalf {
-    fn read_within(&self, left: std::time::Duration) -> std::io::Result<()> {
-        self.set_read_timeout(Some(left))
-    }
+fn transmit(stream: &mut WriteHalf, bytes: Option<Vec<u8>>) -> Result<(), PeerError> {
+    bytes.map_or(Ok(()), |mut bytes| Ok(stream.write_all(&mut bytes)?))
 }
 
 /// Reads once, until the deadline at the latest; at least one byte.
-pub(super) fn read_some(stream: &mut impl Timed, bytes: &mut [u8], deadline: Instant) -> Result<usize, PeerError> {
+pub(super) fn read_some(stream: &mut ReadHalf, bytes: &mut [u8], deadline: Instant) -> Result<usize, PeerError> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(PeerError::HandshakeTimeout);
         }
-        stream.read_within(left)?;
+        stream.set_read_timeout(Some(left))?;
         match stream.read(bytes) {
             Ok(0) => return Err(PeerError::Closed),
             Ok(n) => return Ok(n),

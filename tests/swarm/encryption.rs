@@ -143,8 +143,7 @@ impl Seeder {
 
 /// What a peer may say at once, before it has been answered: its handshake, its pieces, a request.
 fn first_words(payload: &Payload) -> Vec<u8> {
-    let handshake =
-        Handshake { reserved: RESERVED, info_hash: payload.metainfo.info_hash(), peer_id: random_id() };
+    let handshake = Handshake { reserved: RESERVED, info_hash: payload.metainfo.info_hash(), peer_id: random_id() };
     let mut first = handshake.encode().to_vec();
     Message::Bitfield(&[0; 2]).encode_into(&mut first);
     Message::Interested.encode_into(&mut first);

@@ -2,7 +2,10 @@
 
 use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
+use ::rc4::{KeyInit, StreamCipher};
+
 use super::dh::KEY_LEN;
+use super::rc4::DROPPED;
 use super::{
     Agreed, Answerer, CHOICE_LEN, Dialler, Entropy, Keys, MAX_PADDING, Method, Methods, MseError, PrivateKey, Rc4,
     VC_LEN, masked, torrent_name,
@@ -276,4 +279,42 @@ fn a_slow_drip_is_searched_once() {
         assert!(answerer.input.searched + 20 > dripped);
     }
     assert_eq!(answerer.handle_bytes(&[1], find).err(), Some(MseError::Padding));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// RFC 6229; its offset 1024 is where the key stream begins here.
+#[test]
+fn the_key_stream_of_rc4_is_that_of_the_vectors() {
+    for (len, at_1024, at_4096) in [
+        (5, "30abbcc7c20b01609f23ee2d5f6bb7df", "ff25b58995996707e51fbdf08b34d875"),
+        (16, "bdf0324e6083dcc6d3cedd3ca8c53c16", "a36a4c301ae8ac13610ccbc12256cacc"),
+        (32, "7fec5bfd9f9b89ce6548309092d7e958", "f3e4c0a2e02d1d01f7f0a74618af2b48"),
+    ] {
+        let key: Vec<u8> = (1..=len).collect();
+        let mut stream = [0; 4096 - DROPPED + 16];
+        Rc4::with_key(&key).apply(&mut stream);
+        assert_eq!(hex(&stream[..16]), at_1024);
+        assert_eq!(hex(&stream[4096 - DROPPED..]), at_4096);
+    }
+}
+
+proptest! {
+    #[test]
+    fn rc4_agrees_with_the_crate_however_the_bytes_are_cut(
+        key in any::<[u8; 20]>(),
+        parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..700), 0..8),
+    ) {
+        let mut ours = Rc4::new(&key);
+        let mut oracle = ::rc4::Rc4::new_from_slice(&key).expect("a length that it takes");
+        oracle.apply_keystream(&mut [0; DROPPED]);
+        for part in parts {
+            let (mut got, mut expected) = (part.clone(), part);
+            ours.apply(&mut got);
+            oracle.apply_keystream(&mut expected);
+            prop_assert_eq!(got, expected);
+        }
+    }
 }

@@ -22,6 +22,7 @@ fn main() -> std::io::Result<()> {
         ("metainfo", metainfo()),
         ("wire", wire()),
         ("pex", pex()),
+        ("mse", mse()),
         ("tracker", tracker()),
         ("resume", resume()),
     ];
@@ -210,6 +211,20 @@ fn pex() -> Vec<Seed> {
         ("four-in-six", b"\x02d6:added618:\0\0\0\0\0\0\0\0\0\0\xff\xff\x05\x06\x07\x08\0\x01e".to_vec()),
         ("other-types", b"\x01d5:addedi1e7:added.fle6:added6de7:dropped1:x3:fooi1ee".to_vec()),
         ("cut", b"\x02d5:added12:\x01\x02".to_vec()),
+    ]
+}
+
+/// Modes, portions, where the second mask begins, and the masks.
+fn mse() -> Vec<Seed> {
+    let flip = |at: usize| [vec![0; at], vec![1]].concat();
+    vec![
+        ("plaintext", vec![0, 255, 0]),
+        ("rc4", vec![1, 1, 0]),
+        ("rc4-with-first-words", vec![2 | (60 << 2), 7, 0]),
+        ("another-key", [vec![0, 100, 255], flip(50)].concat()),
+        ("another-answer", [vec![0, 100, 0], flip(50)].concat()),
+        ("late-in-the-call", [vec![0, 100, 255], flip(700)].concat()),
+        ("late-in-the-answer", [vec![0, 100, 0], flip(500)].concat()),
     ]
 }
 
