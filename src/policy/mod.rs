@@ -1,4 +1,4 @@
-//! Pure decisions: which piece next, whom to unchoke, how long to wait, whom to dial.
+//! Pure decisions: which piece next, whom to unchoke, how long to wait, whom to dial, whom to block.
 //!
 //! It owns the rules and their numbers. It refuses threads, sockets, clocks and randomness of its own: the time comes
 //! in as `now`, and whoever makes a policy hands it a seeded generator. The same inputs give the same decisions, so
@@ -7,6 +7,7 @@
 mod addresses;
 mod choker;
 mod exchange;
+mod filter;
 mod limiter;
 mod picker;
 mod superseed;
@@ -15,6 +16,7 @@ mod window;
 pub use addresses::{AddressBook, DialLimits, Source};
 pub use choker::{Candidate, Choker, Reciprocity, Role, SlotRule};
 pub use exchange::{Frequency, Hearsay, News, Receiver, Told, Verdict, may_name};
+pub use filter::{BadLine, BlocklistError, IpFilter, IpFilterBuilder, ListSummary};
 pub use limiter::{Bucket, RateMeter};
 pub use picker::{Mode, Picker, PieceState, Priority};
 pub use superseed::SuperSeeder;
