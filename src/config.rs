@@ -3,9 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::hash::Backend;
+use crate::policy::IpFilter;
 pub(crate) use crate::policy::Priority;
 
 /// How a [`Session`](crate::Session) works. Start from `Config::default()` and change what you need.
@@ -70,6 +72,12 @@ pub struct PeerConfig {
     pub exchange: bool,
     /// Whether connections are encrypted. Default: preferred.
     pub encryption: Encryption,
+    /// Whom to have nothing to do with, in either direction, whoever names them. Another one can be put in its place by
+    /// [`Session::set_filter`](crate::Session::set_filter). Default: nobody is blocked.
+    pub filter: Arc<IpFilter>,
+    /// The file that keeps what is remembered of peers (who gave, who lied, who stalled) from one run to the next: read when
+    /// the session starts, written when it ends. Default: `None`, nothing is kept.
+    pub reputation_file: Option<PathBuf>,
 }
 
 impl Default for PeerConfig {
@@ -83,6 +91,8 @@ impl Default for PeerConfig {
             idle_timeout: Duration::from_secs(240),
             exchange: true,
             encryption: Encryption::Prefer,
+            filter: Arc::default(),
+            reputation_file: None,
         }
     }
 }

@@ -92,6 +92,16 @@
 //! `HASH.parts`, the bytes of skipped files that wanted pieces brought along. A piece is recorded as durable only after
 //! its bytes were synced. After a kill, what was recorded is neither fetched nor hashed again, as long as length and
 //! modification time of the files fit; the rest is hashed.
+//!
+//! Where [`PeerConfig::reputation_file`] names one: a text file with a line for each of at most 10,000 peers, of what it
+//! gave and what was wrong with it, which fades over days. It is read when the session starts and replaced when it ends.
+//!
+//! # Whom it meets
+//!
+//! One place decides whom to dial: the [address book](policy::AddressBook) of each torrent, which is bounded and fair to the
+//! sources of addresses. What peers did is [remembered](policy::Reputation) for all torrents together, behind one lock that
+//! is taken when somebody comes, goes, lies or stalls, and at each round of the choker. An [`IpFilter`] keeps blocked
+//! addresses out before their calls cost a thread; [`Session::set_filter`] puts another one in its place.
 #![deny(missing_docs)]
 
 pub mod bencode;
@@ -123,7 +133,7 @@ pub use discovery::{TrackerState, TrackerStatus, dht};
 pub use download::{DownloadError, download};
 pub use metainfo::{InfoHash, Metainfo};
 pub use peer::{Activity, Protection, Times};
-pub use policy::{Priority, Reciprocity};
+pub use policy::{IpFilter, Priority, Reciprocity, Record, Refused, Standing};
 pub use session::{AddError, Session, SessionError};
 pub use storage::StorageError;
 pub use torrent::{

@@ -2,6 +2,7 @@
 //!
 //! It owns the crew of threads and the registry of torrents. What a torrent does is its owner's.
 
+mod records;
 mod registry;
 
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ use crate::discovery::Tls;
 use crate::metainfo::{InfoHash, Metainfo};
 use crate::net::{Closer, Listener, bind_listener};
 use crate::peer::{self, BufferPool, Door, Incoming, PeerError, Valve};
+use crate::policy::IpFilter;
 use crate::torrent::{self, Admission, Budget, Command, Inbox, Resources, Shared, State, Torrent};
 use crate::wire::handshake::PeerId;
 use registry::Torrents;
@@ -117,6 +119,9 @@ impl Session {
             tls: Tls::default(),
             key_for_trackers: fastrand::u32(..),
             next_key: AtomicU32::new(0),
+            filter: RwLock::new(Arc::clone(&config.peers.filter)),
+            blocked_callers: AtomicU64::new(0),
+            reputation: Mutex::new(records::load(config.peers.reputation_file.as_deref())),
             config,
         });
         let torrents = Registry::default();
@@ -172,6 +177,17 @@ impl Session {
         self.resources.up.set_rate(limits.up, now);
     }
 
+    /// Has nothing to do with those that this filter blocks from now on: their connections are closed, in all torrents.
+    /// Whom the filter before it blocked is welcome again, when somebody names him.
+    pub fn set_filter(&self, filter: Arc<IpFilter>) {
+        *self.resources.filter.write() = filter;
+        // The registry is not locked while an owner's inbox may be full. Torrents that are added from here on know.
+        let torrents: Vec<Arc<Shared>> = self.torrents.read().values().cloned().collect();
+        for shared in torrents {
+            shared.command(Command::Filter).ok();
+        }
+    }
+
     /// Stops everything and joins every thread: journals are written, trackers are told, for at most a few seconds
     /// ([`TrackerConfig::stop_grace`](crate::TrackerConfig::stop_grace)). The same as dropping the session.
     pub fn shutdown(self) {}
@@ -191,6 +207,7 @@ impl Drop for Session {
         // The verify workers end with the last sender; all others go with their torrents.
         self.resources.verify.lock().take();
         self.resources.crew.join();
+        records::save(self.resources.config.peers.reputation_file.as_deref(), &self.resources.reputation.lock());
     }
 }
 
@@ -262,6 +279,11 @@ impl Reception {
     }
 
     fn receive(&self, socket: Socket, addr: SocketAddr) {
+        if self.resources.filter.read().blocks(addr.ip()) {
+            self.resources.blocked_callers.fetch_add(1, Ordering::Relaxed);
+            log::debug!("{addr}: refused, it is blocked");
+            return;
+        }
         let closer = Arc::new(Closer::default());
         let Some(id) = self.greetings.begin(&closer) else {
             log::debug!("{addr}: refused, too many callers at once");

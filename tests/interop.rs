@@ -7,10 +7,10 @@ mod rig;
 mod announces;
 #[path = "interop/clients.rs"]
 mod clients;
-#[path = "interop/exchange.rs"]
-mod exchange;
 #[path = "interop/encryption.rs"]
 mod encryption;
+#[path = "interop/exchange.rs"]
+mod exchange;
 #[path = "interop/opentracker.rs"]
 mod opentracker;
 #[path = "interop/torrents.rs"]

@@ -210,7 +210,7 @@ impl Looker {
             }
             Event::Finished => recorder.finish(at),
             Event::PeerConnected(addr) => recorder.connected(at, addr),
-            Event::PeerGone { addr, why } => recorder.gone(at, addr, &why),
+            Event::PeerGone { addr, why, .. } => recorder.gone(at, addr, &why),
             Event::PeerBanned(addr) => recorder.mark(at, Kind::Banned, &format!("{addr} sent wrong data"), None),
             Event::Tracker(message) => recorder.mark(at, Kind::Tracker, &message, None),
             Event::State(State::Waiting(why)) => recorder.mark(at, Kind::Trouble, &why, None),

@@ -4,7 +4,9 @@ mod halves;
 mod listener;
 pub(crate) mod mse;
 mod stream;
+mod whereabouts;
 
 pub(crate) use halves::{ReadHalf, WriteHalf, agreed, plain};
 pub(crate) use listener::{Listener, bind_listener};
 pub(crate) use stream::{Closer, Stream};
+pub(crate) use whereabouts::local_addresses;

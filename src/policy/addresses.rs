@@ -1,19 +1,40 @@
-//! Whom to dial next.
+//! Whom to dial next: the one place that decides it.
 //!
-//! It owns the addresses of a torrent's peers, what came of dialling them, who is banned and which addresses are our
-//! own. It refuses to dial, and addresses that nobody can be dialled at. It is bounded, whatever others claim.
+//! It owns the addresses of a torrent's peers, who named them, what came of dialling them, who is banned or blocked, and
+//! which addresses are our own. It refuses to dial, and addresses that nobody can be dialled at. It is bounded, whatever
+//! others claim, and fair: no source, network or peer can fill it or keep others waiting with what only it says.
 //!
 //! An address is idle, being dialled or connected. A failed one waits 60 s for each failure in a row and is gone after
 //! three; gone ones are remembered, so that hearing of them again does not bring them back for half an hour. Addresses
 //! that a person gave are tried sooner and for ever. A useful peer that got lost is dialled again after 5 s.
+//!
+//! - [`entry`]: one address, and the order of dialling. [`room`]: who goes when the book is full.
+//! - [`own`]: at which address the world sees us (BEP 24). [`priority`]: canonical peer priority (BEP 40).
+//! - [`special`]: which ranges of addresses lead where.
 
-use std::cmp::Reverse;
-use std::collections::hash_map::Entry as Slot;
+mod entry;
+mod own;
+mod priority;
+mod room;
+mod special;
+
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::filter::IpFilter;
 use super::limiter::Bucket;
+use super::reputation::Standing;
+use entry::{Entry, State, Turns};
+use own::OwnAddress;
+use room::Census;
+use special::{canonical, is_dialable};
+
+pub use entry::{Source, Sources};
+pub use priority::{Swaps, canonical_priority};
+pub(crate) use special::person;
+pub use special::{Reach, Surroundings};
 
 /// After this many failures in a row an address is gone.
 const MAX_FAILURES: u32 = 3;
@@ -38,28 +59,6 @@ const DIAL_BURST: u64 = 10;
 const MAX_BANS: usize = 10_000;
 const MAX_OWN: usize = 64;
 
-/// Who named an address.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[non_exhaustive]
-pub enum Source {
-    /// A person.
-    Manual,
-    /// A peer on the local network (BEP 14).
-    Local,
-    /// A tracker.
-    Tracker,
-    /// The peer itself, which dialled us and said where it listens (BEP 10 `p`).
-    Incoming,
-    /// Another peer (BEP 11).
-    Exchange,
-    /// The DHT (BEP 5).
-    Dht,
-    /// A magnet link (BEP 9 `x.pe`).
-    Magnet,
-    /// An earlier run.
-    Resume,
-}
-
 /// The bounds of an [`AddressBook`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DialLimits {
@@ -76,40 +75,39 @@ pub struct DialLimits {
 pub struct AddressBook {
     limits: DialLimits,
     entries: HashMap<SocketAddr, Entry>,
+    census: Census,
+    turns: Turns,
     half_open: usize,
     connected: usize,
     /// Counts dials instead of bytes.
     dials: Bucket,
-    /// As [`ban_key`] names them.
+    /// As [`person`] names them.
     banned: Remembered<SocketAddr>,
+    filter: Arc<IpFilter>,
+    /// Where we found ourselves, or were told that we listen.
     own: Remembered<SocketAddr>,
+    own_address: OwnAddress,
+    surroundings: Surroundings,
+    refused: Refused,
     seeding: bool,
     /// The next place in the queue among equals.
     turn: u64,
 }
 
-#[derive(Debug)]
-struct Entry {
-    source: Source,
-    state: State,
-    /// Failures in a row.
-    failures: u32,
-    /// Not to be dialled before, or while gone not to be brought back before.
-    not_before: Option<Instant>,
-    useful: bool,
-    seed: bool,
-    /// Whether somebody can be expected to listen there: not where only a connection came from there.
-    listens: bool,
-    /// It hung up on an encrypted handshake and spoke plaintext then.
-    plaintext_only: bool,
-    turn: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    Idle,
-    Dialling,
-    Connected,
+/// How many addresses were named and not taken in, by why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Refused {
+    /// The filter blocks them.
+    pub blocked: u64,
+    /// They cannot be reached from where we are: private, reserved, or no address of a host.
+    pub unreachable: u64,
+    /// Somebody there lied, in this torrent or before.
+    pub banned: u64,
+    /// They are our own.
+    pub own: u64,
+    /// The book is full of better ones.
+    pub no_room: u64,
 }
 
 /// A bounded set that forgets its oldest member first.
@@ -133,30 +131,57 @@ impl AddressBook {
             dials: Bucket::with_burst(Some(limits.dials_per_second.into()), DIAL_BURST),
             limits,
             entries: HashMap::new(),
+            census: Census::default(),
+            turns: Turns::default(),
             half_open: 0,
             connected: 0,
             banned: Remembered::new(MAX_BANS),
+            filter: Arc::default(),
             own: Remembered::new(MAX_OWN),
+            own_address: OwnAddress::default(),
+            surroundings: Surroundings::default(),
+            refused: Refused::default(),
             seeding: false,
             turn: 0,
         }
     }
 
     /// Adds an address and says whether it is new here. Refused are: port 0, unspecified, multicast and broadcast
-    /// addresses, banned ones, our own, gone ones for half an hour, and any if the book is full of better ones.
+    /// addresses, what cannot be reached from where we are, blocked ones, banned ones, our own, gone ones for half an hour,
+    /// and any if the book is full of better ones.
     ///
-    /// A full book lets go of gone addresses first and then of the one with the most failures. Where none failed, only
-    /// an address from a person replaces one, the newest: a flood of made-up addresses does not displace earlier ones.
+    /// A full book lets go of gone addresses first and then of the one with the most failures. Where none failed, it lets
+    /// go of the newest of whoever has most: of the source with more addresses than the new one's, or, within its source,
+    /// of a network (/24, /64) or a teller with more than the new one's. A flood of made-up addresses displaces only itself.
     pub fn add(&mut self, addr: SocketAddr, source: Source, now: Instant) -> bool {
+        self.add_told(addr, source, None, now)
+    }
+
+    /// As [`add`](Self::add), for an address that `teller` named: a peer (BEP 11), or a tracker that has an address for a
+    /// name. Who is on our private network or on this machine may name others there.
+    pub fn add_told(&mut self, addr: SocketAddr, source: Source, teller: Option<IpAddr>, now: Instant) -> bool {
         let addr = canonical(addr);
-        if !is_dialable(addr) || self.is_banned(addr) || self.is_self(addr) {
-            return false;
-        }
+        let count = match () {
+            () if !is_dialable(addr) || !self.surroundings.reaches(addr.ip(), source, teller) => {
+                &mut self.refused.unreachable
+            }
+            () if self.filter.blocks(addr.ip()) => &mut self.refused.blocked,
+            () if self.is_banned(addr) => &mut self.refused.banned,
+            () if self.is_self(addr) => &mut self.refused.own,
+            () => return self.take_in(addr, source, teller.map(|ip| ip.to_canonical()), now),
+        };
+        *count += 1;
+        false
+    }
+
+    fn take_in(&mut self, addr: SocketAddr, source: Source, teller: Option<IpAddr>, now: Instant) -> bool {
         let turn = self.next_turn();
         if let Some(entry) = self.entries.get_mut(&addr) {
-            let manual = source == Source::Manual && entry.source != Source::Manual;
+            let manual = source == Source::Manual && !entry.is_manual();
             let was_unknown = !entry.listens;
-            entry.source = entry.source.min(source);
+            let home = entry.home();
+            entry.sources.insert(source);
+            self.census.moved(home, entry.home());
             entry.listens = true;
             let back = entry.is_gone() && entry.not_before.is_none_or(|until| until <= now);
             if manual || back {
@@ -164,22 +189,26 @@ impl AddressBook {
             }
             return back || was_unknown;
         }
-        if self.entries.len() >= self.limits.max_addresses && !self.make_room(source) {
+        if self.entries.len() >= self.limits.max_addresses && !self.make_room(addr.ip(), source, teller) {
+            self.refused.no_room += 1;
             return false;
         }
-        self.entries.insert(addr, Entry::new(source, State::Idle, turn));
+        let crowd = self.census.crowd(addr.ip(), teller);
+        self.insert(addr, Entry { teller, crowd, ..Entry::new(source, turn) });
         true
     }
 
     /// The address to dial now, if any; it counts as being dialled from here on, until [`connected`](Self::connected),
     /// [`failed`](Self::failed) or [`not_dialled`](Self::not_dialled). First come those that a person gave, then useful
-    /// ones that got lost, then by failures, then the local network, then who was added or failed first.
+    /// ones that got lost, then those with the better reputation, with fewer failures, on the local network. Among equals
+    /// sources take turns; within one, crowds of one network or teller wait for others, the better canonical priority
+    /// (BEP 40) comes first where our address is known, and then who was added or failed first.
     pub fn next(&mut self, now: Instant) -> Option<SocketAddr> {
         if !self.dials.wait(1, now).is_zero() {
             return None;
         }
         let ready = self.candidates().filter(|(_, entry)| entry.not_before.is_none_or(|at| at <= now));
-        let (&addr, _) = ready.min_by_key(|(_, entry)| entry.rank())?;
+        let (&addr, _) = ready.min_by_key(|(_, entry)| entry.rank(&self.turns))?;
         self.dialled(addr, now);
         Some(addr)
     }
@@ -195,7 +224,8 @@ impl AddressBook {
     /// that is not in the book is not kept.
     pub fn dialled(&mut self, addr: SocketAddr, now: Instant) {
         let addr = canonical(addr);
-        if self.entries.get(&addr).is_some_and(|entry| entry.state == State::Idle) {
+        if let Some(entry) = self.entries.get(&addr).filter(|entry| entry.state == State::Idle) {
+            self.turns.take(entry.sources);
             self.set_state(addr, State::Dialling);
             self.dials.take(1, now);
         }
@@ -215,8 +245,8 @@ impl AddressBook {
     pub fn connected(&mut self, addr: SocketAddr) {
         let addr = canonical(addr);
         let turn = self.next_turn();
-        if let Slot::Vacant(slot) = self.entries.entry(addr) {
-            slot.insert(Entry { listens: false, ..Entry::new(Source::Incoming, State::Idle, turn) });
+        if !self.entries.contains_key(&addr) {
+            self.insert(addr, Entry { listens: false, ..Entry::new(Source::Incoming, turn) });
         }
         self.set_state(addr, State::Connected);
     }
@@ -235,28 +265,97 @@ impl AddressBook {
     /// Bans an address with all its ports; on this machine's own addresses (loopback), where every peer has the same, that
     /// port alone. The caller closes what is connected there.
     pub fn ban(&mut self, addr: SocketAddr) {
-        let key = ban_key(addr);
+        let key = person(addr);
         self.banned.insert(key);
-        self.entries.retain(|&addr, entry| ban_key(addr) != key || entry.state != State::Idle);
+        self.forget(|addr| person(addr) == key);
     }
 
     /// Whether an address is banned.
     pub fn is_banned(&self, addr: SocketAddr) -> bool {
-        self.banned.members.contains(&ban_key(addr))
+        self.banned.members.contains(&person(addr))
+    }
+
+    /// How the peer at an address has behaved so far, as is remembered of it elsewhere: a cheat is banned, others are
+    /// dialled in that order. An address that is not in the book is not kept.
+    pub fn set_standing(&mut self, addr: SocketAddr, standing: Standing) {
+        if standing == Standing::Cheat {
+            self.ban(addr);
+        } else if let Some(entry) = self.entries.get_mut(&canonical(addr)) {
+            entry.standing = standing;
+        }
+    }
+
+    /// What is blocked from now on. The caller closes what is connected there.
+    pub fn set_filter(&mut self, filter: Arc<IpFilter>) {
+        self.filter = filter;
+        let filter = Arc::clone(&self.filter);
+        self.forget(|addr| filter.blocks(addr.ip()));
+    }
+
+    /// Whether an address is blocked.
+    pub fn is_blocked(&self, addr: SocketAddr) -> bool {
+        self.filter.blocks(addr.ip())
+    }
+
+    /// Where we are. Only what is named from now on is judged by it.
+    pub fn set_surroundings(&mut self, surroundings: Surroundings) {
+        self.surroundings = surroundings;
+        self.our_address_changed();
     }
 
     /// An address is our own: we listen there, or found ourselves there. It is never dialled again.
     pub fn learn_self(&mut self, addr: SocketAddr) {
         let addr = canonical(addr);
         self.own.insert(addr);
-        if self.entries.get(&addr).is_some_and(|entry| entry.state == State::Idle) {
-            self.entries.remove(&addr);
+        self.forget(|other| other == addr);
+    }
+
+    /// A peer says at which address it sees us (BEP 10 `yourip`): one voice of many.
+    pub fn peer_sees_us(&mut self, peer: SocketAddr, ours: IpAddr) {
+        let before = [true, false].map(|v4| self.own_address.known(v4));
+        self.own_address.peer_says(peer.ip(), ours);
+        if before != [true, false].map(|v4| self.own_address.known(v4)) {
+            self.our_address_changed();
         }
+    }
+
+    /// A tracker says at which address it sees us (BEP 24).
+    pub fn tracker_sees_us(&mut self, ours: IpAddr) {
+        self.own_address.tracker_says(ours);
+        self.our_address_changed();
+    }
+
+    /// At which address peers of this kind see us, as far as it is known.
+    pub fn our_address(&self, v4: bool) -> Option<SocketAddr> {
+        let bound = self.surroundings.bound.filter(|ip| ip.is_ipv4() == v4 && !ip.is_unspecified());
+        Some(SocketAddr::new(self.own_address.known(v4).or(bound)?, self.surroundings.port))
+    }
+
+    /// The canonical priority of a peer at an address (BEP 40); `None` while our own address is not known.
+    pub fn priority(&self, addr: SocketAddr) -> Option<u32> {
+        let addr = canonical(addr);
+        Some(canonical_priority(self.our_address(addr.is_ipv4())?, addr))
     }
 
     /// Whether an address is known to be our own.
     pub fn is_self(&self, addr: SocketAddr) -> bool {
-        self.own.members.contains(&canonical(addr))
+        let addr = canonical(addr);
+        self.own.members.contains(&addr) || self.our_address(addr.is_ipv4()) == Some(addr)
+    }
+
+    /// Whether a person named an address.
+    pub fn is_manual(&self, addr: SocketAddr) -> bool {
+        self.sources(addr).contains(Source::Manual)
+    }
+
+    /// Who named an address; nobody, where it is not in the book.
+    pub fn sources(&self, addr: SocketAddr) -> Sources {
+        self.entries.get(&canonical(addr)).map_or_else(Sources::default, |entry| entry.sources)
+    }
+
+    /// How many addresses were refused, by why.
+    pub fn refused(&self) -> Refused {
+        self.refused
     }
 
     /// The peer at an address has everything, or downloads nothing: no need to dial it while we are seeding.
@@ -329,14 +428,14 @@ impl AddressBook {
     fn ended(&mut self, addr: SocketAddr, now: Instant, was_useful: bool) {
         let addr = canonical(addr);
         let turn = self.next_turn();
-        let unwanted = self.is_banned(addr) || self.is_self(addr);
+        let unwanted = self.is_banned(addr) || self.is_self(addr) || self.is_blocked(addr);
         let Some(entry) = self.entries.get_mut(&addr).filter(|entry| entry.state != State::Idle) else { return };
         entry.turn = turn;
         entry.useful = was_useful;
         entry.failures = if was_useful { 0 } else { entry.failures.saturating_add(1) };
-        let wait = match (entry.source, entry.failures) {
+        let wait = match (entry.is_manual(), entry.failures) {
             (_, 0) => REDIAL,
-            (Source::Manual, failures) => MANUAL_BACKOFF.saturating_mul(failures).min(MAX_MANUAL_BACKOFF),
+            (true, failures) => MANUAL_BACKOFF.saturating_mul(failures).min(MAX_MANUAL_BACKOFF),
             (_, MAX_FAILURES..) => GONE_FOR,
             (_, failures) => BACKOFF * failures,
         };
@@ -344,7 +443,7 @@ impl AddressBook {
         let forget = unwanted || !entry.listens;
         self.set_state(addr, State::Idle);
         if forget {
-            self.entries.remove(&addr);
+            self.remove(addr);
         }
     }
 
@@ -357,44 +456,38 @@ impl AddressBook {
         entry.state = state;
     }
 
-    /// Lets go of one address, if one is worse than a new one from this source.
-    fn make_room(&mut self, source: Source) -> bool {
-        let idle =
-            self.entries.iter().filter(|(_, entry)| entry.state == State::Idle && entry.source != Source::Manual);
-        let worst = idle.max_by_key(|(_, entry)| (entry.failures, entry.turn));
-        let goes = worst.filter(|(_, entry)| entry.failures > 0 || source == Source::Manual).map(|(&addr, _)| addr);
-        goes.is_some_and(|addr| self.entries.remove(&addr).is_some())
+    fn insert(&mut self, addr: SocketAddr, mut entry: Entry) {
+        entry.priority = self.priority(addr).unwrap_or(0);
+        self.census.joined(addr.ip(), &entry);
+        self.entries.insert(addr, entry);
+    }
+
+    fn remove(&mut self, addr: SocketAddr) {
+        if let Some(entry) = self.entries.remove(&addr) {
+            self.census.left(addr.ip(), &entry);
+        }
+    }
+
+    /// Removes the idle ones among some addresses; the others go when they are idle.
+    fn forget(&mut self, goes: impl Fn(SocketAddr) -> bool) {
+        let idle = self.entries.iter().filter(|(addr, entry)| entry.state == State::Idle && goes(**addr));
+        let addrs: Vec<SocketAddr> = idle.map(|(&addr, _)| addr).collect();
+        addrs.into_iter().for_each(|addr| self.remove(addr));
+    }
+
+    /// Our address is another: so are all priorities, and what is our own.
+    fn our_address_changed(&mut self) {
+        let ours = [true, false].map(|v4| self.our_address(v4));
+        self.forget(|addr| ours.contains(&Some(addr)));
+        for (addr, entry) in &mut self.entries {
+            let ours = ours[usize::from(addr.is_ipv6())];
+            entry.priority = ours.map_or(0, |ours| canonical_priority(ours, *addr));
+        }
     }
 
     fn next_turn(&mut self) -> u64 {
         self.turn += 1;
         self.turn
-    }
-}
-
-impl Entry {
-    fn new(source: Source, state: State, turn: u64) -> Self {
-        Self {
-            source,
-            state,
-            failures: 0,
-            not_before: None,
-            useful: false,
-            seed: false,
-            listens: true,
-            plaintext_only: false,
-            turn,
-        }
-    }
-
-    fn is_gone(&self) -> bool {
-        self.failures >= MAX_FAILURES && self.source != Source::Manual
-    }
-
-    /// The order of dialling: lower comes first.
-    fn rank(&self) -> impl Ord + use<> {
-        let near = self.source == Source::Local;
-        (self.source != Source::Manual, Reverse(self.useful), self.failures, !near, self.turn)
     }
 }
 
@@ -413,27 +506,6 @@ impl<T: Copy + Eq + std::hash::Hash> Remembered<T> {
             self.members.remove(&oldest);
         }
     }
-}
-
-/// One form for one address: IPv4 in IPv6 is IPv4, and of an IPv6 address only the scope of a link-local one is kept.
-fn canonical(addr: SocketAddr) -> SocketAddr {
-    match (addr.ip().to_canonical(), addr) {
-        (IpAddr::V6(ip), SocketAddr::V6(v6)) if ip.is_unicast_link_local() => {
-            SocketAddr::V6(SocketAddrV6::new(ip, v6.port(), 0, v6.scope_id()))
-        }
-        (ip, _) => SocketAddr::new(ip, addr.port()),
-    }
-}
-
-fn is_dialable(addr: SocketAddr) -> bool {
-    let broadcast = matches!(addr.ip(), IpAddr::V4(ip) if ip.is_broadcast());
-    addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast() && !broadcast
-}
-
-/// What a ban holds: the address with port 0 for all ports.
-fn ban_key(addr: SocketAddr) -> SocketAddr {
-    let addr = canonical(addr);
-    if addr.ip().is_loopback() { addr } else { SocketAddr::new(addr.ip(), 0) }
 }
 
 #[cfg(test)]

@@ -10,12 +10,15 @@
 //! | leeching: optimistic slots | a fifth of all, at least one (with two slots or more); free regular slots as well |
 //! | leeching: an optimistic slot goes on to another | after 30 s |
 //! | leeching: a new peer's chance at one | 3 times that of others, for its first 45 s |
+//! | leeching: the chance of one that was good before | twice that of an unknown one, four times that of a poor one |
 //! | seeding: a turn | 20 s to 60 s; over once 8 MiB went to the peer or it takes nothing |
 //! | slots | [`SlotRule`] |
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
+
+use super::reputation::Standing;
 
 /// The time between two rounds (BEP 3: slow enough that connections get up to speed).
 const ROUND: Duration = Duration::from_secs(10);
@@ -29,6 +32,11 @@ const OPTIMISTIC_FOR: Duration = Duration::from_secs(30);
 /// How long a peer is new, and how much likelier it is to be unchoked optimistically (BEP 3: three times).
 const NEW_FOR: Duration = Duration::from_secs(45);
 const NEW_WEIGHT: u64 = 3;
+
+/// How likely optimistic unchokes are by how a peer behaved before: favoured, but others find out who they are.
+const GOOD_WEIGHT: u64 = 4;
+const UNKNOWN_WEIGHT: u64 = 2;
+const POOR_WEIGHT: u64 = 1;
 
 /// One optimistic slot for this many slots.
 const SLOTS_PER_OPTIMISTIC: usize = 5;
@@ -62,6 +70,9 @@ pub struct Candidate {
     pub snubbed: bool,
     /// Whether it said that it will download nothing (BEP 21); such a peer is never unchoked.
     pub upload_only: bool,
+    /// How it behaved before, in any torrent: among equals the better goes first, and optimistic unchokes are likelier for
+    /// good ones and less likely for poor ones. A cheat is never unchoked.
+    pub standing: Standing,
 }
 
 /// What we do in this torrent.
@@ -142,7 +153,7 @@ impl Choker {
         let (unchoked, mut choked): (Vec<_>, Vec<_>) = able.partition(|candidate| candidate.unchoked_since.is_some());
         let free = slots.saturating_sub(unchoked.len());
         if role == Role::Seeding {
-            choked.sort_by_key(|candidate| self.waiting_since(candidate));
+            choked.sort_by_key(|candidate| (self.waiting_since(candidate), candidate.standing));
             return choked.into_iter().take(free).map(|candidate| candidate.id).collect();
         }
         let mut ids = best_reciprocators(&choked, free, now);
@@ -191,7 +202,13 @@ impl Choker {
     /// Gives up to `count` optimistic slots to some of `able`, new ones likelier than others.
     fn draw_optimistic(&mut self, mut able: Vec<&Candidate>, count: usize, now: Instant) -> Vec<u32> {
         let weight = |candidate: &Candidate| {
-            if now.saturating_duration_since(candidate.connected) < NEW_FOR { NEW_WEIGHT } else { 1 }
+            let new = now.saturating_duration_since(candidate.connected) < NEW_FOR;
+            let history = match candidate.standing {
+                Standing::Good => GOOD_WEIGHT,
+                Standing::Unknown => UNKNOWN_WEIGHT,
+                Standing::Poor | Standing::Cheat => POOR_WEIGHT,
+            };
+            history * if new { NEW_WEIGHT } else { 1 }
         };
         let mut drawn = Vec::new();
         while drawn.len() < count && !able.is_empty() {
@@ -216,9 +233,9 @@ impl Choker {
         let (mut going_on, rest): (Vec<_>, Vec<_>) = able.into_iter().partition(|candidate| candidate.has_turn(now));
         let (mut over, mut waiting): (Vec<_>, Vec<_>) =
             rest.into_iter().partition(|candidate| candidate.unchoked_since.is_some());
-        going_on.sort_by_key(|candidate| (Reverse(candidate.rate_up), candidate.id));
-        waiting.sort_by_key(|candidate| (self.waiting_since(candidate), candidate.id));
-        over.sort_by_key(|candidate| (Reverse(candidate.rate_up), candidate.id));
+        going_on.sort_by_key(|candidate| (Reverse(candidate.rate_up), candidate.standing, candidate.id));
+        waiting.sort_by_key(|candidate| (self.waiting_since(candidate), candidate.standing, candidate.id));
+        over.sort_by_key(|candidate| (Reverse(candidate.rate_up), candidate.standing, candidate.id));
         let order = going_on.into_iter().chain(waiting).chain(over);
         let unchoked: Vec<u32> = order.take(slots).map(|candidate| candidate.id).collect();
         for candidate in all.iter().filter(|candidate| candidate.unchoked_since.is_some()) {
@@ -236,7 +253,7 @@ impl Choker {
 
 impl Candidate {
     fn may_be_unchoked(&self) -> bool {
-        self.interested && !self.upload_only
+        self.interested && !self.upload_only && self.standing != Standing::Cheat
     }
 
     fn reciprocates(&self, now: Instant) -> bool {
@@ -295,7 +312,7 @@ fn wanted(limit: Option<u64>, measured: u64) -> usize {
 /// Up to `count` of those who gave us something lately: the fastest first; of equally fast ones that which got less.
 fn best_reciprocators(able: &[&Candidate], count: usize, now: Instant) -> Vec<u32> {
     let mut giving: Vec<_> = able.iter().filter(|candidate| candidate.reciprocates(now)).collect();
-    giving.sort_by_key(|candidate| (Reverse(candidate.rate_down), candidate.rate_up, candidate.id));
+    giving.sort_by_key(|candidate| (Reverse(candidate.rate_down), candidate.standing, candidate.rate_up, candidate.id));
     giving.into_iter().take(count).map(|candidate| candidate.id).collect()
 }
 

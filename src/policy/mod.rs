@@ -1,4 +1,4 @@
-//! Pure decisions: which piece next, whom to unchoke, how long to wait, whom to dial, whom to block.
+//! Pure decisions: which piece next, whom to unchoke, how long to wait, whom to dial, whom to block, whom to trust.
 //!
 //! It owns the rules and their numbers. It refuses threads, sockets, clocks and randomness of its own: the time comes
 //! in as `now`, and whoever makes a policy hands it a seeded generator. The same inputs give the same decisions, so
@@ -10,14 +10,18 @@ mod exchange;
 mod filter;
 mod limiter;
 mod picker;
+mod reputation;
 mod superseed;
 mod window;
 
-pub use addresses::{AddressBook, DialLimits, Source};
+pub use addresses::{
+    AddressBook, DialLimits, Reach, Refused, Source, Sources, Surroundings, Swaps, canonical_priority,
+};
 pub use choker::{Candidate, Choker, Reciprocity, Role, SlotRule};
 pub use exchange::{Frequency, Hearsay, News, Receiver, Told, Verdict, may_name};
 pub use filter::{BadLine, BlocklistError, IpFilter, IpFilterBuilder, ListSummary};
 pub use limiter::{Bucket, RateMeter};
 pub use picker::{Mode, Picker, PieceState, Priority};
+pub use reputation::{Deed, NotRecords, Record, Reputation, Standing};
 pub use superseed::SuperSeeder;
 pub use window::{Pace, RequestWindow};

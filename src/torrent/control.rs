@@ -60,7 +60,8 @@ impl Owner {
                 self.valves.0.set_rate(limits.down, Instant::now());
                 self.valves.1.set_rate(limits.up, Instant::now());
             }
-            Command::AddPeers(addrs) => self.found(Source::Manual, &addrs),
+            Command::AddPeers(addrs) => self.found(Source::Manual, None, &addrs),
+            Command::Filter => self.filter_changed(),
             Command::Announce => {
                 if let Some(announcer) = &self.announcer {
                     announcer.announce_now();
@@ -291,6 +292,7 @@ impl Owner {
 
     /// Connects, announces, works.
     pub(super) fn go(&mut self) {
+        self.look_around();
         self.book.set_seeding(self.finished);
         self.book.hurry();
         if self.options.announce && !self.shared.metainfo.trackers().is_empty() && self.announcer.is_none() {

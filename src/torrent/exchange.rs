@@ -112,8 +112,9 @@ impl Owner {
         }
         if self.book.next_deadline(now).is_none_or(|next| next > now + SOON) {
             let named = self.exchange.hearsay.take(TAKE, self.finished);
-            for (_, addr) in named {
-                self.found(Source::Exchange, &[addr]);
+            for (key, addr) in named {
+                let teller = self.addr_of(PeerKey(key)).map(|teller| teller.ip());
+                self.found(Source::Exchange, teller, &[addr]);
             }
         }
     }

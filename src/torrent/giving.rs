@@ -59,6 +59,7 @@ impl Haves {
 impl Owner {
     /// Chooses anew who is unchoked: the round of every ten seconds.
     pub(super) fn choke_round(&mut self, now: Instant) {
+        self.look_at_records();
         let candidates = self.candidates();
         let slots = self.slots.update(self.upload_limit(), self.up_meter.rate(now));
         let chosen = self.choker.round(self.role(), &candidates, slots, now);
@@ -104,6 +105,7 @@ impl Owner {
             connected: peer.link.born(),
             snubbed: peer.snubs > 0,
             upload_only: peer.upload_only,
+            standing: peer.standing,
         });
         peers.collect()
     }

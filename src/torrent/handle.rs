@@ -19,7 +19,7 @@ use crate::config::{Order, Priority, RateLimits};
 use crate::discovery::TrackerStatus;
 use crate::metainfo::{FileIndex, InfoHash, Metainfo};
 use crate::peer::{Protection, Traffic};
-use crate::policy::Reciprocity;
+use crate::policy::{Reciprocity, Record, Refused, Standing};
 use crate::storage::Storage;
 
 /// Events that a slow subscriber may leave unread before it misses some.
@@ -153,6 +153,10 @@ pub struct Stats {
     pub dialling: usize,
     /// Known addresses of peers.
     pub known: usize,
+    /// Addresses of peers that were named and not taken in, by why.
+    pub refused: Refused,
+    /// Callers that the filter blocks, of the whole session: they are refused before they say which torrent they want.
+    pub blocked_callers: u64,
     /// How many copies of the torrent the connected peers have together.
     pub copies: f32,
 }
@@ -206,6 +210,8 @@ pub struct PeerStats {
     pub snubbed: bool,
     /// Requests that it has not answered yet.
     pub outstanding: u32,
+    /// How it behaved before, in this and other torrents and runs.
+    pub standing: Standing,
 }
 
 /// What happened to a torrent.
@@ -235,6 +241,8 @@ pub enum Event {
         addr: SocketAddr,
         /// Why.
         why: String,
+        /// What is remembered of it by now; `None` where that is nothing.
+        record: Option<Record>,
     },
     /// A peer lied and is banned.
     PeerBanned(SocketAddr),

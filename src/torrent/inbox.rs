@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Limits(RateLimits),
     AddPeers(Vec<SocketAddr>),
     Announce,
+    /// The session's filter is another one.
+    Filter,
 }
 
 /// What the store thread tells.

@@ -5,7 +5,8 @@
 //!
 //! - [`handle`]: what users see. [`inbox`]: all that can be told to an owner. [`reader`]: a file that is still arriving.
 //! - [`control`]: what an owner is told to do. [`peers`]: what it does about peers. [`giving`]: what it gives them.
-//!   [`exchange`]: what peers say of peers. [`work`]: who fetches what. [`status`]: ticks and snapshots.
+//!   [`trust`]: whom it trusts. [`exchange`]: what peers say of peers. [`work`]: who fetches what. [`status`]: ticks and
+//!   snapshots.
 //! - [`desk`]: the pieces in flight. [`suspects`]: who lied. [`store`]: the thread that opens, checks and journals files.
 //! - [`explain`]: where the time went, [`words`]: the same in words.
 //! - [`verify`]: the workers between a full piece and the files.
@@ -22,6 +23,7 @@ mod reader;
 mod status;
 mod store;
 mod suspects;
+mod trust;
 pub(crate) mod verify;
 mod words;
 mod work;
@@ -29,7 +31,7 @@ mod work;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -42,7 +44,10 @@ use crate::discovery::{Announcer, Tls, TrackerFact};
 use crate::metainfo::{FileIndex, Layout, Metainfo};
 use crate::net::Closer;
 use crate::peer::{Activity, BufferPool, Context, FullPiece, PeerKey, Roster, Timeouts, Traffic, Valve};
-use crate::policy::{AddressBook, Choker, DialLimits, Mode, Picker, RateMeter, SlotRule, Source, SuperSeeder};
+use crate::policy::{
+    AddressBook, Choker, DialLimits, IpFilter, Mode, Picker, RateMeter, Reputation, SlotRule, Source, SuperSeeder,
+    Swaps,
+};
 use crate::storage::Storage;
 use crate::wire::handshake::PeerId;
 use desk::Desk;
@@ -84,6 +89,12 @@ pub(crate) struct Resources {
     pub(crate) key_for_trackers: u32,
     /// Numbers the connections of the session.
     pub(crate) next_key: AtomicU32,
+    /// Who is blocked. Written when a user changes it, read for each caller and by owners.
+    pub(crate) filter: RwLock<Arc<IpFilter>>,
+    /// Callers that were blocked.
+    pub(crate) blocked_callers: AtomicU64,
+    /// What is remembered of peers, from all torrents. Locked by owners to look something up or to note it.
+    pub(crate) reputation: Mutex<Reputation>,
 }
 
 impl Resources {
@@ -151,6 +162,8 @@ struct Owner {
     exchange: Exchange,
     /// Where others see us, as far as trackers told (BEP 24).
     external: (Option<Ipv4Addr>, Option<Ipv6Addr>),
+    /// Who goes for a better newcomer, where we are full.
+    swaps: Swaps,
     peers: HashMap<PeerKey, Peer>,
     /// The addresses of peers that are gone, the latest last: their pieces may still be on the way through verification.
     departed: VecDeque<(PeerKey, SocketAddr)>,
@@ -222,6 +235,8 @@ impl Owner {
         let priorities = priorities(&layout, &options.priorities);
         let dials = DialLimits { dials_per_second: resources.config.peers.dials_per_second, ..DialLimits::default() };
         let mut book = AddressBook::new(dials);
+        book.set_filter(Arc::clone(&resources.filter.read()));
+        book.set_surroundings(trust::surroundings(&resources));
         for &addr in &options.peers {
             book.add(addr, Source::Manual, now);
         }
@@ -240,6 +255,7 @@ impl Owner {
             book,
             exchange: Exchange::new(now),
             external: (None, None),
+            swaps: Swaps::default(),
             peers: HashMap::new(),
             departed: VecDeque::new(),
             dialling: HashMap::new(),
@@ -313,7 +329,7 @@ impl Owner {
         match message {
             Inbox::Peer(fact) => self.handle_peer(fact),
             Inbox::Tracker(fact) => self.handle_tracker(fact),
-            Inbox::Found(source, addrs) => self.found(source, &addrs),
+            Inbox::Found(source, addrs) => self.found(source, None, &addrs),
             Inbox::Store(fact) => self.handle_store(fact),
             Inbox::Call(addr, closer, answer) => {
                 let admission = self.admit(addr, closer);
@@ -331,15 +347,6 @@ impl Owner {
         }
     }
 
-    /// Takes in addresses of peers, and dials.
-    fn found(&mut self, source: Source, addrs: &[SocketAddr]) {
-        let now = Instant::now();
-        for &addr in addrs {
-            self.book.add(addr, source, now);
-        }
-        self.dial();
-    }
-
     fn handle_tracker(&mut self, fact: TrackerFact) {
         match fact {
             TrackerFact::Peers { url, peers } => {
@@ -347,10 +354,10 @@ impl Owner {
                 if self.shared.has_subscribers() {
                     self.shared.tell(&Event::Tracker(format!("{url}: {} peers", peers.len())));
                 }
-                self.found(Source::Tracker, &peers);
+                self.found(Source::Tracker, trust::address_of(&url), &peers);
             }
             TrackerFact::ExternalIp { ip, .. } => {
-                self.book.learn_self(SocketAddr::new(ip, self.resources.port));
+                self.book.tracker_sees_us(ip);
                 match ip.to_canonical() {
                     IpAddr::V4(ip) => self.external.0 = Some(ip),
                     IpAddr::V6(ip) => self.external.1 = Some(ip),

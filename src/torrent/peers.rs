@@ -15,14 +15,14 @@ use crate::peer::{
     Callee, DONT_HAVE_ID, Fact, Interest, Link, Outgoing, PEX_ID, PeerError, PeerKey, Protection, REQUEST_QUEUE, STACK,
     Said, Traffic, UPLOAD_ONLY_ID, dial,
 };
-use crate::policy::{RateMeter, Source};
+use crate::policy::{Deed, RateMeter, Source, Standing};
 use crate::wire::extension::{Extension, ExtensionHandshake, ExtensionMap};
 use crate::wire::message::Message;
 
 /// How long a peer is not asked for a piece that it refused to send.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 /// A peer that neither wants nor has anything may be replaced after this long, where there are too many.
-const USELESS_AFTER: Duration = Duration::from_secs(60);
+pub(super) const USELESS_AFTER: Duration = Duration::from_secs(60);
 /// Callers from one address, loopback aside: who wants to fill our places needs many addresses.
 const PER_ADDRESS: usize = 8;
 
@@ -70,6 +70,8 @@ pub(super) struct Peer {
     pub(super) down: (RateMeter, u64),
     pub(super) up: (RateMeter, u64),
     pub(super) last_block: Option<Instant>,
+    /// How it behaved before, as of the last look at the records.
+    pub(super) standing: Standing,
 }
 
 impl Peer {
@@ -99,6 +101,7 @@ impl Peer {
             down: (RateMeter::new(), 0),
             up: (RateMeter::new(), 0),
             last_block: None,
+            standing: Standing::Unknown,
             link,
         }
     }
@@ -136,7 +139,7 @@ impl Owner {
                 return;
             }
             dialled += 1;
-            let Some(addr) = self.book.next(now) else { return };
+            let Some(addr) = self.next_to_dial(now) else { return };
             let to = Callee { addr, plaintext_only: self.book.is_plaintext_only(addr) };
             let key = self.resources.key();
             let closer = Arc::new(Closer::default());
@@ -164,7 +167,7 @@ impl Owner {
 
     /// Whether somebody who called us may become a peer.
     pub(super) fn admit(&mut self, addr: SocketAddr, closer: Arc<Closer>) -> Option<Admission> {
-        if !matches!(self.phase, Phase::Running) || self.book.is_banned(addr) {
+        if !matches!(self.phase, Phase::Running) || !self.welcomes(addr) {
             return None;
         }
         let same = self.peers.values().filter(|peer| peer.link.addr.ip() == addr.ip()).count();
@@ -172,7 +175,7 @@ impl Owner {
             return None;
         }
         let full = self.peers.len() + self.dialling.len() >= self.resources.config.peers.per_torrent;
-        if full && !self.replace_useless() {
+        if full && !self.replace_useless() && !self.replace_worse(addr) {
             return None;
         }
         let context = self.context.clone()?;
@@ -205,6 +208,8 @@ impl Owner {
                 self.book.set_plaintext_only(addr, false);
                 if matches!(why, PeerError::Ourselves) {
                     self.book.learn_self(addr);
+                } else if why.is_fault() {
+                    self.note(addr, Deed::Fault);
                 }
                 if matches!(self.phase, Phase::Running) {
                     self.book.failed(addr, Instant::now());
@@ -245,7 +250,7 @@ impl Owner {
             self.book.set_plaintext_only(link.addr, link.protection == Protection::None);
         }
         let full = self.peers.len() >= self.resources.config.peers.per_torrent;
-        if full || !matches!(self.phase, Phase::Running) || self.book.is_banned(link.addr) {
+        if full || !matches!(self.phase, Phase::Running) || !self.welcomes(link.addr) {
             link.close();
         } else if let Some(other) = self.peers.values().find(|peer| {
             // An id is no secret: one that comes from elsewhere may be stolen, and must not cost its owner the connection.
@@ -265,6 +270,7 @@ impl Owner {
         self.introduce(&link);
         self.shared.ledger.joined(Arc::clone(&link));
         let mut peer = Peer::new(link, pieces);
+        peer.standing = self.standing(peer.link.addr);
         peer.known_haves = self.haves.len();
         self.peers.insert(key, peer);
         self.set_interest(key);
@@ -397,6 +403,9 @@ impl Owner {
         peer.introduced = true;
         peer.extensions.update(&handshake.m);
         peer.prefers_encryption = handshake.e.unwrap_or(peer.prefers_encryption);
+        if let Some(ours) = handshake.yourip {
+            self.book.peer_sees_us(peer.link.addr, ours);
+        }
         if let Some(upload_only) = handshake.upload_only {
             peer.upload_only = upload_only;
         }
@@ -482,6 +491,7 @@ impl Owner {
             seeder.left(key.0);
         }
         let useful = Traffic::read(&peer.link.traffic.down) + Traffic::read(&peer.link.traffic.up) > 0;
+        self.remember(&peer, why);
         if why.is_fault() {
             log::info!("{}: dropped: {why}", peer.link.addr);
         }
@@ -504,20 +514,7 @@ impl Owner {
     fn tell_gone(&self, addr: SocketAddr, why: &PeerError) {
         log::debug!("{addr}: gone: {why}");
         if self.shared.has_subscribers() {
-            self.shared.tell(&Event::PeerGone { addr, why: why.to_string() });
-        }
-    }
-
-    /// Bans a peer that lied and ends its connections.
-    pub(super) fn ban(&mut self, addr: SocketAddr) {
-        if self.book.is_banned(addr) {
-            return;
-        }
-        log::warn!("{addr}: banned: it sent wrong bytes");
-        self.book.ban(addr);
-        self.shared.tell(&Event::PeerBanned(addr));
-        for peer in self.peers.values().filter(|peer| self.book.is_banned(peer.link.addr)) {
-            peer.link.close();
+            self.shared.tell(&Event::PeerGone { addr, why: why.to_string(), record: self.record(addr) });
         }
     }
 

@@ -1,6 +1,7 @@
 //! The owner's clock: ticks, timeouts, and the snapshot that everybody looks at.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::handle::{PeerStats, Snapshot, Stats};
@@ -178,6 +179,8 @@ impl Owner {
             seeds: self.peers.values().filter(|peer| peer.has.is_full()).count(),
             dialling: self.dialling.len(),
             known: self.book.len(),
+            refused: self.book.refused(),
+            blocked_callers: self.resources.blocked_callers.load(Ordering::Relaxed),
             copies: self.picker.distributed_copies(),
         }
     }
@@ -225,6 +228,7 @@ impl Owner {
             interesting: peer.we_interested,
             snubbed,
             outstanding,
+            standing: peer.standing,
         };
         Some((stats, Arc::clone(&peer.link.traffic)))
     }

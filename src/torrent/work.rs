@@ -14,6 +14,7 @@ use crate::config::Priority;
 use crate::hash::Sha1Hash;
 use crate::metainfo::{BLOCK_LEN, PieceIndex};
 use crate::peer::{Activity, Again, Audit, PeerKey, PieceInFlight, Traffic, Work};
+use crate::policy::Deed;
 
 /// The least time that a peer is reckoned to need for a block, in the endgame: it keeps the noise of a quick path from
 /// being taken for slowness.
@@ -344,12 +345,14 @@ impl Owner {
             let Some(peer) = self.peers.get_mut(&key) else { continue };
             peer.snubs += 1;
             peer.hungry = None;
-            log::debug!("{}: stalls", peer.link.addr);
+            let addr = peer.link.addr;
+            log::debug!("{addr}: stalls");
             if peer.snubs >= SNUBS {
                 peer.link.close();
             } else {
                 peer.link.kick();
             }
+            self.note(addr, Deed::Stall);
             self.let_go(key);
         }
     }

@@ -4,8 +4,8 @@
 mod support;
 
 mod callers;
-mod exchange;
 mod encryption;
+mod exchange;
 mod explain;
 mod files;
 mod hostile;
@@ -13,6 +13,7 @@ mod limits;
 mod paths;
 mod reading;
 mod sessions;
+mod trust;
 mod uneven;
 mod uploads;
 mod vices;

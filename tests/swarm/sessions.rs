@@ -249,8 +249,14 @@ fn a_super_seeder_feeds_peers_that_have_some_pieces_already() {
 fn a_session_does_not_keep_itself_as_a_peer() {
     let payload = Payload::file("itself", 100_000, 16384);
     let client = Client::leeching(&payload, &[]);
-    let events = client.torrent.events();
     client.torrent.add_peer(client.addr()).unwrap();
+    await_that("refused", &client.torrent, || client.torrent.stats().refused.own == 1);
+    // Where it listens everywhere it does not know all of its addresses, and finds out by calling.
+    let mut everywhere = config();
+    everywhere.listen.bind = None;
+    let client = Client::leeching_with(&payload, &[], everywhere, |_| ());
+    let events = client.torrent.events();
+    client.torrent.add_peer(([127, 0, 0, 1], client.session.port()).into()).unwrap();
     let gone = await_event(&events, |event| matches!(event, Event::PeerGone { .. }));
     assert!(format!("{gone:?}").contains("itself"), "{gone:?}");
     assert_eq!(client.torrent.stats().peers, 0);

@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ropewalk::policy::{Candidate, Choker, Role, SlotRule};
+use ropewalk::policy::{Candidate, Choker, Role, SlotRule, Standing};
 use ropewalk::wire::message::Message;
 use ropewalk::{Config, RateLimits};
 
@@ -151,6 +151,7 @@ fn with_few_slots_a_hundred_leechers_take_turns_and_get_the_same_in_the_end() {
             connected: start,
             snubbed: false,
             upload_only: false,
+            standing: Standing::Unknown,
         })
         .collect();
     let mut shares = vec![0; LEECHERS];

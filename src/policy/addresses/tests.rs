@@ -7,10 +7,20 @@ use std::time::{Duration, Instant};
 use proptest::prelude::any;
 use proptest::{collection, prop_assert, prop_assert_eq, proptest};
 
-use super::{AddressBook, DialLimits, Source};
+use super::super::reputation::Standing;
+use super::{AddressBook, DialLimits, IpFilter, Source, Surroundings, canonical_priority};
 
+mod fairness;
+
+/// A book in the private network that [`peer`] is in.
 fn book() -> AddressBook {
-    AddressBook::new(DialLimits::default())
+    book_with(DialLimits::default())
+}
+
+fn book_with(limits: DialLimits) -> AddressBook {
+    let mut book = AddressBook::new(limits);
+    book.set_surroundings(Surroundings { private: true, port: 6881, ..Surroundings::default() });
+    book
 }
 
 fn peer(number: u32) -> SocketAddr {
@@ -155,7 +165,7 @@ fn our_own_address_is_dialled_at_most_until_it_is_known() {
 
 #[test]
 fn ten_dials_go_at_once_then_thirty_a_second() {
-    let mut book = AddressBook::new(DialLimits { max_half_open: 1000, ..DialLimits::default() });
+    let mut book = book_with(DialLimits { max_half_open: 1000, ..DialLimits::default() });
     let start = Instant::now();
     (0..1000).for_each(|number| assert!(book.add(peer(number), Source::Tracker, start)));
     let (mut now, mut dials) = (start, 0);
@@ -173,7 +183,7 @@ fn ten_dials_go_at_once_then_thirty_a_second() {
 
 #[test]
 fn no_more_are_dialled_at_the_same_time_than_allowed() {
-    let mut book = AddressBook::new(DialLimits { max_half_open: 3, ..DialLimits::default() });
+    let mut book = book_with(DialLimits { max_half_open: 3, ..DialLimits::default() });
     let now = Instant::now();
     (0..9).for_each(|number| assert!(book.add(peer(number), Source::Tracker, now)));
     assert_eq!(std::iter::from_fn(|| book.next(now)).count(), 3);
@@ -187,13 +197,13 @@ fn no_more_are_dialled_at_the_same_time_than_allowed() {
 
 #[test]
 fn a_full_book_lets_go_of_failed_addresses_first_and_never_of_earlier_good_ones() {
-    let mut book = AddressBook::new(DialLimits { max_addresses: 3, ..DialLimits::default() });
+    let mut book = book_with(DialLimits { max_addresses: 3, ..DialLimits::default() });
     let now = Instant::now();
     (0..3).for_each(|number| assert!(book.add(peer(number), Source::Tracker, now)));
-    assert!(!book.add(peer(3), Source::Exchange, now));
-    assert_eq!(book.next(now), Some(peer(0)));
+    assert!(!book.add(peer(3), Source::Tracker, now));
+    assert_eq!((book.next(now), book.refused().no_room), (Some(peer(0)), 1));
     book.failed(peer(0), now);
-    assert!(book.add(peer(3), Source::Exchange, now));
+    assert!(book.add(peer(3), Source::Tracker, now));
     assert!(book.add(peer(4), Source::Manual, now));
     assert_eq!(book.len(), 3);
     let order: Vec<_> = std::iter::from_fn(|| book.next(now)).collect();
@@ -227,13 +237,104 @@ fn after_a_pause_of_our_own_whoever_did_not_fail_is_dialled_at_once() {
     assert_eq!(book.next(now), None, "the other one failed");
 }
 
+#[test]
+fn what_cannot_be_reached_from_where_we_are_is_refused_unless_a_person_or_a_neighbour_names_it() {
+    let (mut book, now) = (AddressBook::new(DialLimits::default()), Instant::now());
+    let addr = |text: &str| -> SocketAddr { text.parse().unwrap() };
+    for near in ["10.0.0.1:1", "127.0.0.1:1", "[fe80::1]:1", "[fd00::1]:1", "192.0.2.1:1", "100.64.0.1:1"] {
+        for source in [Source::Tracker, Source::Dht, Source::Exchange, Source::Magnet] {
+            assert!(!book.add(addr(near), source, now), "{near} {source:?}");
+        }
+    }
+    assert_eq!(book.refused().unreachable, 24);
+    assert!(book.add(addr("10.0.0.1:1"), Source::Local, now));
+    assert!(book.add(addr("192.0.2.1:1"), Source::Manual, now));
+    assert!(book.add_told(addr("127.0.0.1:1"), Source::Tracker, Some([127, 0, 0, 9].into()), now));
+    assert!(book.add(addr("9.9.9.9:1"), Source::Dht, now));
+}
+
+#[test]
+fn where_the_world_sees_us_is_our_own_address() {
+    let (mut book, now) = (book(), Instant::now());
+    let us: SocketAddr = "9.9.9.9:6881".parse().unwrap();
+    assert!(book.add(us, Source::Tracker, now) && !book.is_self(us));
+    book.tracker_sees_us(us.ip());
+    assert!(book.is_self(us) && book.is_empty());
+    assert!(!book.add(us, Source::Dht, now) && book.refused().own == 1);
+    assert!(book.add("9.9.9.9:6882".parse().unwrap(), Source::Dht, now), "somebody behind the same router");
+    for voice in 1..=3 {
+        book.peer_sees_us(([voice, 1, 1, 1], 1).into(), [8, 8, 8, 8].into());
+    }
+    assert!(!book.is_self(us) && book.is_self("8.8.8.8:6881".parse().unwrap()));
+}
+
+#[test]
+fn among_equals_the_better_canonical_priority_is_dialled_first_once_we_know_our_address() {
+    let (mut book, now) = (book(), Instant::now());
+    let mut addrs: Vec<SocketAddr> = (1..=9).map(|net| ([20 + net, 5, net, 1], 6881).into()).collect();
+    addrs.iter().for_each(|&addr| assert!(book.add(addr, Source::Tracker, now)));
+    assert_eq!(book.priority(addrs[0]), None);
+    book.tracker_sees_us([9, 9, 9, 9].into());
+    let us = "9.9.9.9:6881".parse().unwrap();
+    assert_eq!(book.our_address(true), Some(us));
+    let late = "77.1.2.3:6881".parse().unwrap();
+    assert!(book.add(late, Source::Tracker, now));
+    addrs.push(late);
+    addrs.sort_by_key(|&addr| std::cmp::Reverse(canonical_priority(us, addr)));
+    let order: Vec<_> = std::iter::from_fn(|| book.next(now)).collect();
+    assert_eq!(order, addrs);
+}
+
+#[test]
+fn blocked_addresses_are_refused_and_go_when_they_become_blocked() {
+    let (mut book, now) = (book(), Instant::now());
+    for number in 0..4 {
+        assert!(book.add(peer(number), Source::Tracker, now));
+    }
+    book.dialled(peer(0), now);
+    book.connected(peer(0));
+    let mut builder = IpFilter::builder();
+    builder.block(peer(0).ip()..=peer(1).ip());
+    book.set_filter(builder.build().into());
+    assert_eq!(book.len(), 3, "who is connected stays until it is not");
+    assert!(book.is_blocked(peer(0)) && !book.is_blocked(peer(2)));
+    assert!(!book.add(peer(1), Source::Manual, now) && book.refused().blocked == 1);
+    book.disconnected(peer(0), now, true);
+    assert_eq!(book.len(), 2);
+    book.set_filter(IpFilter::default().into());
+    assert!(book.add(peer(1), Source::Tracker, now));
+}
+
+#[test]
+fn good_ones_are_dialled_first_poor_ones_last_and_cheats_not_at_all() {
+    let (mut book, now) = (book(), Instant::now());
+    for (number, standing) in [(1, Standing::Poor), (2, Standing::Unknown), (3, Standing::Cheat), (4, Standing::Good)] {
+        assert!(book.add(peer(number), Source::Tracker, now));
+        book.set_standing(peer(number), standing);
+    }
+    let order: Vec<_> = std::iter::from_fn(|| book.next(now)).collect();
+    assert_eq!(order, [4, 2, 1].map(peer));
+    assert!(book.is_banned(peer(3)) && !book.add(peer(3), Source::Manual, now) && book.refused().banned == 1);
+}
+
+#[test]
+fn all_who_named_an_address_are_remembered() {
+    let (mut book, now) = (book(), Instant::now());
+    for source in [Source::Dht, Source::Tracker, Source::Exchange, Source::Dht] {
+        book.add(peer(1), source, now);
+    }
+    let sources: Vec<_> = book.sources(peer(1)).iter().collect();
+    assert_eq!(sources, [Source::Tracker, Source::Exchange, Source::Dht]);
+    assert!(book.sources(peer(2)).is_empty() && !book.is_manual(peer(1)));
+}
+
 proptest! {
     #[test]
     fn whatever_happens_the_book_is_bounded_and_gives_only_what_may_be_dialled(
         events in collection::vec((0..10u8, 0..12u32, any::<bool>()), 1..200),
     ) {
         let limits = DialLimits { max_addresses: 8, max_half_open: 3, dials_per_second: 5 };
-        let mut book = AddressBook::new(limits);
+        let mut book = book_with(limits);
         let mut now = Instant::now();
         let (mut dialling, mut connected) = (HashSet::new(), HashSet::new());
         for (event, number, flag) in events {

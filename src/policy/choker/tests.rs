@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::any;
 use proptest::{collection, prop_assert, proptest};
 
-use super::{Candidate, Choker, ROUND, Reciprocity, Role, SlotRule};
+use super::{Candidate, Choker, ROUND, Reciprocity, Role, SlotRule, Standing};
 
 /// A swarm around us on a fake clock.
 struct Swarm {
@@ -96,6 +96,7 @@ fn candidate(id: u32, connected: Instant) -> Candidate {
         connected,
         snubbed: false,
         upload_only: false,
+        standing: Standing::Unknown,
     }
 }
 
@@ -208,6 +209,42 @@ fn a_new_peer_is_three_times_as_likely_to_be_unchoked_optimistically() {
         wins += u32::from(choker.round(Role::Leeching, &peers, 1, now) == [0]);
     }
     assert!((900..1_100).contains(&wins), "{wins} of 2,000, half expected");
+}
+
+#[test]
+fn a_peer_with_a_good_history_is_likelier_to_be_unchoked_optimistically_than_one_with_a_poor_one() {
+    let start = Instant::now();
+    let connected = start.checked_sub(Duration::from_secs(3600)).unwrap_or(start);
+    let mut choker = Choker::new(fastrand::Rng::with_seed(3));
+    let mut unchoked = [0; 3];
+    let standings = [Standing::Good, Standing::Unknown, Standing::Poor];
+    let peers: Vec<_> =
+        (0..3).map(|id| Candidate { standing: standings[id as usize], ..candidate(id, connected) }).collect();
+    for _ in 0..7000 {
+        choker
+            .fill(Role::Leeching, &peers, 1, start + Duration::from_secs(7200))
+            .iter()
+            .for_each(|&id| unchoked[id as usize] += 1);
+    }
+    for (count, expected) in unchoked.into_iter().zip([4000, 2000, 1000]) {
+        assert!((expected - 200..expected + 200).contains(&count), "{unchoked:?}");
+    }
+}
+
+#[test]
+fn of_equal_givers_the_one_with_the_better_history_is_unchoked_and_a_cheat_never_is() {
+    let now = Instant::now();
+    let mut choker = Choker::new(fastrand::Rng::with_seed(3));
+    let giver =
+        |id, standing| Candidate { rate_down: 1000, last_block_from: Some(now), standing, ..candidate(id, now) };
+    let peers =
+        [giver(0, Standing::Poor), giver(1, Standing::Unknown), giver(2, Standing::Good), giver(3, Standing::Cheat)];
+    assert_eq!(choker.round(Role::Leeching, &peers, 1, now), [2]);
+    let mut all = choker.round(Role::Leeching, &peers, 9, now);
+    all.sort_unstable();
+    assert_eq!(all, [0, 1, 2]);
+    let faster = Candidate { rate_down: 1001, ..peers[0].clone() };
+    assert_eq!(choker.round(Role::Leeching, &[faster, peers[2].clone()], 1, now), [0], "who gives more comes first");
 }
 
 #[test]
