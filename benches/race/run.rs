@@ -138,6 +138,8 @@ impl Course<'_> {
         let mut command = Command::new(words.next().context("a client has no command")?);
         let log = File::create(out.join("log"))?;
         command.args(words).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // Nothing of one run is to help or hinder the next, nor to be left in the user's own folders.
+        command.env("XDG_STATE_HOME", out.join("state"));
         command.current_dir(out).process_group(0);
         Ok(command)
     }

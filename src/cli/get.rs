@@ -53,12 +53,16 @@ Examples:
   ropewalk get debian.iso.torrent --explain
   ropewalk get debian.iso.torrent --trace trace.html
 
+  Have nothing to do with some networks:
+  ropewalk get debian.iso.torrent --blocklist level1.gz --blocklist https://example.org/list
+
   Without a tracker:
   ropewalk get x.torrent --no-tracker --peer 192.0.2.7:6881
 
 Events of --json, one object per line, each with the field \"event\", and with
 \"info_hash\" and \"name\" where it is about a torrent. A \"path\" is that of a file in
 the torrent, as `ropewalk show` prints it, below the folder:
+  blocklist     list, ranges, allowed, bad_lines
   listening     port, addresses
   added         size, pieces, files, folder
   progress      once a second, and when the state changes:
@@ -69,12 +73,15 @@ the torrent, as `ropewalk show` prints it, below the folder:
   file          number, path: every byte of this file is verified
   tracker       message
   peer          address: connected
+  peer-gone     address, why, reputation (null, or standing: good, unknown, poor,
+                cheat; useful (bytes), lies, faults, stalls, which fade; last_seen)
   banned        address: it sent wrong data
   piece-failed  piece: it is fetched again
   finished      folder, downloaded: everything wanted is verified
   seeding       from now on
   summary       result (done, stopped, no-peers, disk, ...), code, error, folder,
-                wanted, done, downloaded, uploaded, wasted, seconds; with
+                wanted, done, downloaded, uploaded, wasted, seconds, refused
+                (addresses of peers by why, blocked_callers); with
                 --explain also explanation: seconds by activity, of the torrent,
                 its connections, sending threads, verify workers and each peer
   error         message, result, code: nothing was begun
@@ -159,7 +166,7 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let temporary = if to_stdout { Some(temporary(stop)?) } else { None };
     let dir = temporary.as_ref().map_or(args.output.as_path(), |folder| folder.path());
 
-    let session = args.network.session(&json)?;
+    let session = args.network.session(screen, &json, stop)?;
     if args.seed.is_some() && !args.json {
         screen.note(&format!("listening on port {}", session.port()));
     }

@@ -12,6 +12,7 @@
 //! - [`watch`]: torrents of a session followed to their end.
 #![allow(unreachable_pub, reason = "a binary has no public items")]
 
+mod blocklist;
 mod completions;
 mod create;
 mod demo;

@@ -1,16 +1,21 @@
 //! The options about connections that `get` and `seed` share.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::Args;
+use etcetera::BaseStrategy;
 use ropewalk::{Config, Encryption, Metainfo, Session, Storing};
 use serde_json::json;
 
+use super::blocklist;
 use super::exit::{Code, failed, io_text};
 use super::hashing::hashing;
 use super::json::Json;
+use super::screen::Screen;
+use super::signal::Stop;
 use super::words::{read_ports, read_rate};
 
 #[derive(Args)]
@@ -44,7 +49,11 @@ pub struct Network {
     /// Do not exchange addresses of peers with peers
     #[arg(long)]
     pub no_pex: bool,
-    /// Keep the resume journals here [default: the folder .ropewalk beside the files]
+    /// Have nothing to do with the addresses of this list: P2P text, eMule DAT or CIDR, also gzipped; can be repeated
+    #[arg(long, value_name = "FILE|URL")]
+    pub blocklist: Vec<OsString>,
+    /// Keep the resume journals here [default: the folder .ropewalk beside the files], and what is remembered of peers
+    /// [default: ropewalk in the user's folder for state]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// How verified pieces get into large files: copied into the memory map, or written, which takes much less processor time
@@ -69,7 +78,7 @@ pub enum Encrypt {
 
 impl Network {
     /// A session as the options want it.
-    pub fn session(&self, json: &Json) -> anyhow::Result<Session> {
+    pub fn session(&self, screen: &Screen, json: &Json, stop: &Stop) -> anyhow::Result<Session> {
         let mut config = Config::default();
         config.limits.down = self.limit_down;
         config.limits.up = self.limit_up;
@@ -84,6 +93,8 @@ impl Network {
             Encrypt::Require => Encryption::Require,
             Encrypt::Off => Encryption::Off,
         };
+        config.peers.filter = blocklist::read(&self.blocklist, screen, json, stop)?;
+        config.peers.reputation_file = self.state_file("peers");
         config.resources.max_threads = config.resources.max_threads.max(self.max_peers as usize * 2 + 256);
         config.resources.storing = match self.store_by {
             StoreBy::Auto => Storing::Auto,
@@ -103,6 +114,15 @@ impl Network {
         json.event("listening", json!({ "port": session.port(), "addresses": addrs }));
         log::info!("listening on {}", addrs.join(" and "));
         Ok(session)
+    }
+
+    /// Where what is not about one torrent is kept between runs; `None` where the system names no folder for that.
+    fn state_file(&self, name: &str) -> Option<PathBuf> {
+        if let Some(dir) = &self.state_dir {
+            return Some(dir.join(name));
+        }
+        let dirs = etcetera::choose_base_strategy().ok()?;
+        Some(dirs.state_dir().unwrap_or_else(|| dirs.cache_dir()).join("ropewalk").join(name))
     }
 
     /// The addresses of `--peer`.

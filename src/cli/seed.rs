@@ -74,7 +74,7 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let folder = args.network.state_dir.clone().unwrap_or_else(|| args.data.join(".ropewalk"));
     let trusted = journal_fits(&metainfo, &args.data, &folder);
 
-    let session = args.network.session(&json)?;
+    let session = args.network.session(screen, &json, stop)?;
     if !args.json {
         screen.note(&format!("listening on port {}", session.port()));
     }

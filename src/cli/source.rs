@@ -40,7 +40,7 @@ pub fn load(source: &OsStr, stop: &Stop) -> anyhow::Result<Metainfo> {
         return Err(failed(Code::BadInput, text));
     }
     let url = text.to_owned();
-    let bytes = unless_stopped(stop, text, move || download(&url))?;
+    let bytes = unless_stopped(stop, text, move || download(&url, MAX_FILE_LEN, "a .torrent file"))?;
     Metainfo::from_bytes(&bytes).map_err(|error| unusable(&printable(text), &error))
 }
 
@@ -85,7 +85,7 @@ fn unusable(from: &str, error: &MetainfoError) -> anyhow::Error {
 }
 
 /// Reads in a thread of its own, so that Ctrl-C need not wait for a server, a pipe or a disk.
-fn unless_stopped<T: Send + 'static>(
+pub(super) fn unless_stopped<T: Send + 'static>(
     stop: &Stop,
     what: &str,
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
@@ -98,7 +98,8 @@ fn unless_stopped<T: Send + 'static>(
     }
 }
 
-fn download(url: &str) -> anyhow::Result<Vec<u8>> {
+/// What is at a URL: at most so many bytes, or it is not `what` it should be.
+pub(super) fn download(url: &str, most: u64, what: &str) -> anyhow::Result<Vec<u8>> {
     let wrong = |text: String| failed(Code::BadInput, format!("cannot fetch {}: {text}", printable(url)));
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -121,8 +122,8 @@ fn download(url: &str) -> anyhow::Result<Vec<u8>> {
         };
         return Err(wrong(format!("the server says {} {reason}; {next}", status.as_u16())));
     }
-    response.body_mut().with_config().limit(MAX_FILE_LEN).read_to_vec().map_err(|error| match error {
-        ureq::Error::BodyExceedsLimit(_) => wrong(format!("more than {} MiB: not a .torrent file", MAX_FILE_LEN >> 20)),
+    response.body_mut().with_config().limit(most).read_to_vec().map_err(|error| match error {
+        ureq::Error::BodyExceedsLimit(_) => wrong(format!("more than {} MiB: not {what}", most >> 20)),
         error => wrong(format!("{}; try again", said(&error))),
     })
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use console::measure_text_width;
 use crossbeam_channel::Receiver;
 use indicatif::ProgressBar;
-use ropewalk::{CancelRead, Data, Event, State, Stats, Torrent, TrackerState};
+use ropewalk::{CancelRead, Data, Event, Record, Standing, State, Stats, Torrent, TrackerState};
 use serde_json::{Value, json};
 
 use super::exit::{Code, io_text, without_number};
@@ -325,11 +325,23 @@ impl Row {
             "result": code.name(), "code": code as u8, "error": why, "folder": self.job.torrent.dir().to_string_lossy(),
             "wanted": stats.wanted, "done": stats.done, "downloaded": stats.downloaded,
             "uploaded": stats.uploaded, "wasted": stats.wasted, "seconds": self.began.elapsed().as_secs_f64(),
+            "refused": refused(stats),
         });
         if let Some(explanation) = &explanation {
             summary["explanation"] = explain::numbers(explanation);
         }
         watch.json.event("summary", with_id(&self.job.torrent, summary));
+        let of = stats.refused;
+        let all = of.blocked + of.unreachable + of.banned + stats.blocked_callers;
+        if all > 0 {
+            log::info!(
+                "{name}: refused {} blocked, {} unreachable and {} banned addresses of peers, and {} blocked callers",
+                of.blocked,
+                of.unreachable,
+                of.banned,
+                stats.blocked_callers
+            );
+        }
         match (code, why) {
             (Code::Stopped, Some(why)) => watch.screen.note(&format!("{name}: {why}")),
             (_, Some(why)) => watch.screen.error(&format!("{name}: {why}")),
@@ -488,6 +500,11 @@ impl Row {
                     )
                 }
                 Event::PeerConnected(addr) => ("peer", json!({ "address": addr.to_string() })),
+                Event::PeerGone { addr, why, record } => {
+                    let reputation = record.as_ref().map(reputation);
+                    let why = printable(&why);
+                    ("peer-gone", json!({ "address": addr.to_string(), "why": why, "reputation": reputation }))
+                }
                 Event::PeerBanned(addr) => ("banned", json!({ "address": addr.to_string() })),
                 Event::PieceFailed(piece) => ("piece-failed", json!({ "piece": piece })),
                 Event::Tracker(message) => ("tracker", json!({ "message": printable(&message) })),
@@ -518,6 +535,29 @@ fn what_to_do(message: &str) -> String {
         None if message.contains(';') => message,
         None => format!("{message}; check the disk and its permissions, then the same command goes on"),
     }
+}
+
+/// Who was refused, by why.
+fn refused(stats: &Stats) -> Value {
+    let of = stats.refused;
+    json!({
+        "blocked": of.blocked, "unreachable": of.unreachable, "banned": of.banned, "own": of.own,
+        "no_room": of.no_room, "blocked_callers": stats.blocked_callers,
+    })
+}
+
+/// What is remembered of a peer.
+fn reputation(record: &Record) -> Value {
+    let standing = match record.standing() {
+        Standing::Good => "good",
+        Standing::Unknown => "unknown",
+        Standing::Poor => "poor",
+        Standing::Cheat => "cheat",
+    };
+    json!({
+        "standing": standing, "useful": record.useful, "lies": record.lies, "faults": record.faults,
+        "stalls": record.stalls, "last_seen": record.last_seen,
+    })
 }
 
 fn with_id(torrent: &Torrent, mut fields: Value) -> Value {

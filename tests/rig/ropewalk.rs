@@ -7,12 +7,18 @@ use std::process::Command;
 
 use ropewalk::{AddOptions, Config, Session, State, Torrent};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::payload::Payload;
 use super::process::{PATIENCE, Process};
 
 /// A running `ropewalk --json`.
-pub(crate) struct Ropewalk(Process);
+pub(crate) struct Ropewalk(
+    Process,
+    /// The user's folder for state.
+    #[expect(dead_code, reason = "it goes with the process")]
+    TempDir,
+);
 
 impl Ropewalk {
     /// `ropewalk get`: downloads from one peer into `dir`.
@@ -41,8 +47,10 @@ impl Ropewalk {
         command.args(["--bind", "127.0.0.1", "--port", "0", "--no-tracker", "--json"]);
         let mut limited = Command::new("sh");
         limited.args(["-c", "ulimit -n 1024; exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args());
+        let state = tempfile::tempdir().unwrap();
         // What is hashed is said by a log line.
-        Self(Process::start(limited.env("RUST_LOG", "ropewalk=info")))
+        let process = Process::start(limited.env("RUST_LOG", "ropewalk=info").env("XDG_STATE_HOME", state.path()));
+        Self(process, state)
     }
 
     /// The next event of this name.
