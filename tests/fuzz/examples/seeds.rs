@@ -25,6 +25,7 @@ fn main() -> std::io::Result<()> {
         ("mse", mse()),
         ("tracker", tracker()),
         ("resume", resume()),
+        ("blocklist", blocklist()),
     ];
     for (target, seeds) in targets {
         let folder = corpus.join(target);
@@ -34,6 +35,27 @@ fn main() -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn blocklist() -> Vec<Seed> {
+    let p2p = b"# a list\nSome Net:1.2.3.0-1.2.3.255\na: b-c:001.2.3.0-1.2.3.255\nSix:2001:db8::1-2001:db8::9\n";
+    let dat = b"001.002.003.004 - 001.002.003.009 , 100 , Some, Net\r\n005.0.0.0 - 005.0.0.255 , 200 , let pass\r\n";
+    let plain = b"\xef\xbb\xbf1.2.3.4\n1.2.3.0/24 # a comment\n::/0\n2001:db8::/32\n1.2.3.4-1.2.3.9\n0.0.0.0/0\n";
+    // Packed by gzip: "1.2.3.4\n".
+    let gzip =
+        [31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 51, 212, 51, 210, 51, 214, 51, 225, 2, 0, 196, 223, 54, 15, 8, 0, 0, 0];
+    vec![
+        ("p2p", p2p.to_vec()),
+        ("dat", dat.to_vec()),
+        ("plain", plain.to_vec()),
+        ("gzip", gzip.to_vec()),
+        ("page", b"<html>\n<body>404</body>".to_vec()),
+        ("zip", b"PK\x03\x04".to_vec()),
+        (
+            "peers",
+            b"ropewalk peers 1\n9.9.9.9:0 1048576 0.5 0 1.25 1700000000\n[2001:db8::1]:0 1 0 0 0 1\nx\n".to_vec(),
+        ),
+    ]
 }
 
 fn bencode() -> Vec<Seed> {
