@@ -134,6 +134,9 @@ pub use download::{DownloadError, download};
 pub use metainfo::{InfoHash, Metainfo};
 pub use peer::{Activity, Protection, Times};
 pub use policy::{IpFilter, Priority, Reciprocity, Record, Refused, Standing};
+pub use metainfo::{InfoHash, Magnet, Metainfo};
+pub use peer::{Activity, Times};
+pub use policy::{Priority, Reciprocity};
 pub use session::{AddError, Session, SessionError};
 pub use storage::StorageError;
 pub use torrent::{

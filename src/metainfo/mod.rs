@@ -19,6 +19,7 @@
 
 mod create;
 mod layout;
+mod magnet;
 mod names;
 mod parse;
 
@@ -29,10 +30,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::bencode;
+use crate::bencode::{self, Item};
 
 pub use create::{Content, CreateError, Creation, NewFile, Prepared, auto_piece_length};
 pub use layout::{Attributes, BLOCK_LEN, Block, FileEntry, FileIndex, Layout, PieceIndex, Segment};
+pub use magnet::{Host, Magnet, MagnetError, ParseHostError, Selection};
 
 /// The longest piece that is accepted, in bytes: 256 MiB. Any length from 1 up to it will do, powers of two or not.
 pub const MAX_PIECE_LENGTH: u32 = 256 << 20;
@@ -65,6 +67,35 @@ impl Metainfo {
             Ok(parsed) => Ok(Self(Arc::new(Inner { bytes, parsed }))),
             Err(source) => Err(ReadError::Metainfo { path: path.into(), source }),
         }
+    }
+
+    /// Makes the .torrent file of an info dictionary that came from elsewhere, such as from peers (BEP 9), with the
+    /// trackers and web seeds that its magnet link names: each tracker in a tier of its own. The bytes are kept as they are,
+    /// so that the info-hash is.
+    pub fn from_info(info: &[u8], trackers: &[String], web_seeds: &[String]) -> Result<Self, MetainfoError> {
+        let list = |urls: &[String]| Item::List(urls.iter().map(Item::from).collect::<Vec<_>>()).to_bytes();
+        let tiers = Item::List(trackers.iter().map(|url| Item::List(vec![url.into()])).collect()).to_bytes();
+        let mut bytes = b"d".to_vec();
+        let mut put = |key: &[u8], value: &[u8]| {
+            bytes.extend_from_slice(key);
+            bytes.extend_from_slice(value);
+        };
+        if let Some(first) = trackers.first() {
+            put(b"8:announce", &Item::from(first).to_bytes());
+            put(b"13:announce-list", &tiers);
+        }
+        put(b"4:info", info);
+        if !web_seeds.is_empty() {
+            put(b"8:url-list", &list(web_seeds));
+        }
+        bytes.push(b'e');
+        // What is more than one dictionary could bring keys of its own with it.
+        match bencode::decode(info)? {
+            (tree, []) if tree.root().is_dict() => {}
+            (_, rest) => return Err(MetainfoError::TrailingBytes { count: rest.len() }),
+        }
+        let parsed = parse::parse(&bytes)?;
+        Ok(Self(Arc::new(Inner { bytes, parsed })))
     }
 
     /// The SHA-1 of [`info_bytes`](Self::info_bytes).

@@ -11,6 +11,7 @@ pub mod handshake;
 pub mod item;
 pub mod krpc;
 pub mod message;
+pub mod metadata;
 pub mod pex;
 pub mod tracker;
 
