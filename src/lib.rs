@@ -131,12 +131,9 @@ pub use config::{
 };
 pub use discovery::{TrackerState, TrackerStatus, dht};
 pub use download::{DownloadError, download};
-pub use metainfo::{InfoHash, Metainfo};
+pub use metainfo::{InfoHash, Magnet, Metainfo};
 pub use peer::{Activity, Protection, Times};
 pub use policy::{IpFilter, Priority, Reciprocity, Record, Refused, Standing};
-pub use metainfo::{InfoHash, Magnet, Metainfo};
-pub use peer::{Activity, Times};
-pub use policy::{Priority, Reciprocity};
 pub use session::{AddError, Session, SessionError};
 pub use storage::StorageError;
 pub use torrent::{

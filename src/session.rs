@@ -19,7 +19,7 @@ use socket2::Socket;
 use crate::config::{AddOptions, Config, RateLimits};
 use crate::crew::{Crew, NoThread};
 use crate::discovery::Tls;
-use crate::metainfo::{InfoHash, Metainfo};
+use crate::metainfo::{InfoHash, Magnet, Metainfo};
 use crate::net::{Closer, Listener, bind_listener};
 use crate::peer::{self, BufferPool, Door, Incoming, PeerError, Valve};
 use crate::policy::IpFilter;
@@ -86,6 +86,11 @@ pub enum AddError {
     /// The session has this torrent.
     #[error("the torrent {0} is in the session already")]
     Duplicate(InfoHash),
+    /// A magnet link that has no v1 info-hash.
+    #[error(
+        "the magnet link is of a v2-only torrent (BEP 52), which ropewalk cannot read; look for a v1 or hybrid one"
+    )]
+    V2Only,
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(String),
@@ -141,14 +146,32 @@ impl Session {
     /// Adds a torrent and returns at once: its files are opened and checked meanwhile.
     pub fn add(&self, metainfo: Metainfo, options: AddOptions) -> Result<Torrent, AddError> {
         let info_hash = metainfo.info_hash();
+        self.take_in(info_hash, || torrent::start(metainfo, options, Arc::clone(&self.resources)))
+    }
+
+    /// Adds the torrent of a magnet link and returns at once. Peers are looked for that have its metadata
+    /// ([`State::Metadata`]); then it is like any other ([`Event::Metadata`](crate::Event::Metadata)), downloads what the
+    /// link selects, or what [`AddOptions::priorities`] say where they say anything, and keeps its .torrent file beside the
+    /// journal, so that the next time nothing has to be looked for. [`Start::Paused`](crate::Start::Paused) is for what
+    /// comes after that: the metadata is looked for all the same.
+    pub fn add_magnet(&self, magnet: Magnet, options: AddOptions) -> Result<Torrent, AddError> {
+        let info_hash = magnet.info_hash.ok_or(AddError::V2Only)?;
+        self.take_in(info_hash, || torrent::start_magnet(magnet, info_hash, options, Arc::clone(&self.resources)))
+    }
+
+    /// Starts a torrent and registers it, unless it is there.
+    fn take_in(
+        &self,
+        info_hash: InfoHash,
+        start: impl FnOnce() -> Result<Arc<Shared>, NoThread>,
+    ) -> Result<Torrent, AddError> {
         let mut torrents = self.torrents.write();
         // One that was removed, or has ended, makes room for the same one again.
         torrents.retain(|_, shared| !matches!(shared.snapshot().stats.state, State::Stopped));
         if torrents.contains_key(&info_hash) {
             return Err(AddError::Duplicate(info_hash));
         }
-        let shared = torrent::start(metainfo, options, Arc::clone(&self.resources))
-            .map_err(|error| AddError::Thread(error.to_string()))?;
+        let shared = start().map_err(|error| AddError::Thread(error.to_string()))?;
         torrents.insert(info_hash, Arc::clone(&shared));
         Ok(Torrent::new(shared))
     }
@@ -296,7 +319,7 @@ impl Reception {
             greetings.end(id);
             match admitted {
                 Ok(Some((incoming, admission))) => {
-                    incoming.live(admission.key, admission.context, admission.roster, &resources.crew);
+                    admission.live(incoming, &resources.crew);
                 }
                 Ok(None) => log::debug!("{addr}: not admitted"),
                 Err(error) => log::debug!("{addr}: {error}"),

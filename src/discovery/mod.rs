@@ -21,6 +21,7 @@ mod udp_socket;
 mod udp_tracker;
 
 pub(crate) use http::Tls;
+pub(crate) use resolve::look_up;
 pub(crate) use tracker::{Announcer, Counters, Setup, Timing, TrackerFact};
 pub use tracker::{TrackerState, TrackerStatus};
 

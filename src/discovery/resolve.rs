@@ -54,6 +54,26 @@ pub(super) fn resolve(
         })
 }
 
+/// Looks up names with their ports, one after the other, on a thread of its own that nobody waits for, and gives what is
+/// found away until that is not wanted any more.
+pub(crate) fn look_up(hosts: Vec<(String, u16)>, found: impl Fn(Vec<SocketAddr>) -> bool + Send + 'static) {
+    let lookups = move || {
+        for (name, port) in hosts {
+            match (name.as_str(), port).to_socket_addrs() {
+                Ok(addrs) => {
+                    if !found(addrs.take(MAX_ADDRESSES).collect()) {
+                        return;
+                    }
+                }
+                Err(error) => log::info!("cannot resolve the host name {name}: {error}"),
+            }
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("resolve".into()).stack_size(STACK).spawn(lookups) {
+        log::warn!("names of peers are not looked up: {error}");
+    }
+}
+
 fn await_lookup(
     host: &str,
     interrupt: &Interrupt,

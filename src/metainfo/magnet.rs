@@ -255,6 +255,24 @@ impl fmt::Display for Magnet {
     }
 }
 
+impl Host {
+    /// The address, where it is one.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Addr(addr) => Some(*addr),
+            Self::Name(..) => None,
+        }
+    }
+
+    /// The name and the port, where it has to be looked up.
+    pub fn name(&self) -> Option<(String, u16)> {
+        match self {
+            Self::Addr(_) => None,
+            Self::Name(name, port) => Some((name.clone(), *port)),
+        }
+    }
+}
+
 /// From `HOST:PORT`, `[IPV6]:PORT` or an address and a port; the port is not 0.
 impl FromStr for Host {
     type Err = ParseHostError;

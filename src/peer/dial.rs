@@ -11,7 +11,7 @@ use socket2::Socket;
 
 use super::clock::{Processor, Tally};
 use super::veil::{self, Opened, Protection, read_some};
-use super::{Context, Fact, Link, Outbox, PeerError, PeerKey, Pipeline, Roster, WORK, reader, writer};
+use super::{Caller, Context, Fact, Link, Outbox, PeerError, PeerKey, Pipeline, Roster, WORK, reader, writer};
 use crate::config::Encryption;
 use crate::crew::Crew;
 use crate::hash::Sha1Hash;
@@ -22,16 +22,20 @@ use crate::wire::handshake::{Handshake, HandshakeHead, PeerId, Reserved};
 /// How often a reader notes its processor time while it receives.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// A caller whose handshake named a torrent, ready to be taken in by that torrent.
+/// A peer that hands are shaken with, ready to be taken in by the torrent that it is here for.
 pub(crate) struct Incoming {
     pub(crate) addr: SocketAddr,
     pub(crate) closer: Arc<Closer>,
-    stream: Stream,
-    read: ReadHalf,
-    write: WriteHalf,
-    protection: Protection,
-    reserved: Reserved,
-    peer_id: PeerId,
+    pub(super) stream: Stream,
+    pub(super) read: ReadHalf,
+    pub(super) write: WriteHalf,
+    pub(super) protection: Protection,
+    pub(super) reserved: Reserved,
+    pub(super) peer_id: PeerId,
+    /// What the peer sent before there was anything to understand it by, to be read first.
+    pub(super) said: Vec<u8>,
+    /// Our first messages have been sent.
+    pub(super) introduced: bool,
 }
 
 /// Whom to dial.
@@ -52,12 +56,8 @@ pub(crate) fn dial(
     crew: Arc<Crew>,
 ) {
     let addr = to.addr;
-    match call(to, &context, &closer) {
-        Ok((stream, Opened { read, write, protection, .. }, theirs)) => {
-            let (reserved, peer_id) = (theirs.reserved, theirs.peer_id);
-            let caller = Incoming { addr, closer, stream, read, write, protection, reserved, peer_id };
-            live(key, caller, false, context, roster, &crew);
-        }
+    match call(to, &context.caller, &closer) {
+        Ok(peer) => live(key, peer, false, context, roster, &crew),
         Err(why) => {
             closer.close();
             (context.facts)(Fact::Unreachable { key, addr, why });
@@ -65,22 +65,23 @@ pub(crate) fn dial(
     }
 }
 
-fn call(to: Callee, context: &Context, closer: &Closer) -> Result<(Stream, Opened, Handshake), PeerError> {
-    let timeouts = context.timeouts;
-    let connect = || Stream::connect(to.addr, context.bind, timeouts.connect, closer).map_err(PeerError::Connect);
-    let ours = ours(context.info_hash, context.our_id);
+/// Connects and shakes hands.
+pub(super) fn call(to: Callee, caller: &Caller, closer: &Arc<Closer>) -> Result<Incoming, PeerError> {
+    let timeouts = caller.timeouts;
+    let connect = || Stream::connect(to.addr, caller.bind, timeouts.connect, closer).map_err(PeerError::Connect);
+    let ours = ours(caller.info_hash, caller.our_id);
     let mut stream = connect()?;
     let mut deadline = Instant::now() + timeouts.handshake;
-    let encrypt = match context.encryption {
+    let encrypt = match caller.encryption {
         Encryption::Prefer => !to.plaintext_only,
         Encryption::Require => true,
         Encryption::Off => false,
     };
-    let opened = if encrypt { Some(veil::dial(stream.clone(), &ours, context.encryption, deadline)) } else { None };
+    let opened = if encrypt { Some(veil::dial(stream.clone(), &ours, caller.encryption, deadline)) } else { None };
     let mut opened = match opened {
         None => veil::dial_plain(stream.clone(), &ours)?,
         Some(Ok(opened)) => opened,
-        Some(Err(failed)) if failed.perhaps_plain && context.encryption == Encryption::Prefer => {
+        Some(Err(failed)) if failed.perhaps_plain && caller.encryption == Encryption::Prefer => {
             log::debug!("{}: again in plaintext: {}", to.addr, failed.why);
             stream.close();
             stream = connect()?;
@@ -89,12 +90,12 @@ fn call(to: Callee, context: &Context, closer: &Closer) -> Result<(Stream, Opene
         }
         Some(Err(failed)) => return Err(failed.why),
     };
-    let theirs = read_handshake(&mut opened.read, deadline, |info_hash| *info_hash == context.info_hash)?;
-    if theirs.peer_id == context.our_id {
+    let theirs = read_handshake(&mut opened.read, deadline, |info_hash| *info_hash == caller.info_hash)?;
+    if theirs.peer_id == caller.our_id {
         return Err(PeerError::Ourselves);
     }
     stream.set_read_timeout(None)?;
-    Ok((stream, opened, theirs))
+    Ok(Incoming::new(to.addr, Arc::clone(closer), stream, opened, &theirs))
 }
 
 /// What a caller is received by.
@@ -117,26 +118,31 @@ pub(crate) fn greet(
 ) -> Result<(InfoHash, Incoming), PeerError> {
     let stream = Stream::accepted(socket, &closer)?;
     let deadline = Instant::now() + door.timeout;
-    let opened = veil::answer(stream.clone(), door.encryption, deadline, door.find_hidden)?;
-    let Opened { mut read, mut write, protection, torrent } = opened;
+    let mut opened = veil::answer(stream.clone(), door.encryption, deadline, door.find_hidden)?;
     let mut our_id = None;
-    let theirs = read_handshake(&mut read, deadline, |info_hash| {
+    let torrent = opened.torrent;
+    let theirs = read_handshake(&mut opened.read, deadline, |info_hash| {
         our_id = (door.find)(info_hash).filter(|_| torrent.is_none_or(|torrent| torrent == *info_hash));
         our_id.is_some()
     })?;
     let our_id = our_id.ok_or(PeerError::OtherTorrent)?;
     // A call from ourselves is answered all the same: our dialling side recognises its own id and remembers the address.
-    write.write_all(&mut ours(theirs.info_hash, our_id).encode())?;
+    opened.write.write_all(&mut ours(theirs.info_hash, our_id).encode())?;
     if theirs.peer_id == our_id {
         return Err(PeerError::Ourselves);
     }
     stream.set_read_timeout(None)?;
-    let (reserved, peer_id) = (theirs.reserved, theirs.peer_id);
-    let incoming = Incoming { addr, closer, stream, read, write, protection, reserved, peer_id };
-    Ok((theirs.info_hash, incoming))
+    Ok((theirs.info_hash, Incoming::new(addr, closer, stream, opened, &theirs)))
 }
 
 impl Incoming {
+    fn new(addr: SocketAddr, closer: Arc<Closer>, stream: Stream, opened: Opened, theirs: &Handshake) -> Self {
+        let Opened { read, write, protection, .. } = opened;
+        let (reserved, peer_id) = (theirs.reserved, theirs.peer_id);
+        let (said, introduced) = (Vec::new(), false);
+        Self { addr, closer, stream, read, write, protection, reserved, peer_id, said, introduced }
+    }
+
     /// Reads until the end, in the thread that greeted the caller.
     pub(crate) fn live(self, key: PeerKey, context: Arc<Context>, roster: Arc<Roster>, crew: &Crew) {
         live(key, self, true, context, roster, crew);
@@ -174,7 +180,14 @@ fn read_handshake(
 }
 
 /// The life of a connection after the handshake.
-fn live(key: PeerKey, caller: Incoming, incoming: bool, context: Arc<Context>, roster: Arc<Roster>, crew: &Crew) {
+pub(super) fn live(
+    key: PeerKey,
+    caller: Incoming,
+    incoming: bool,
+    context: Arc<Context>,
+    roster: Arc<Roster>,
+    crew: &Crew,
+) {
     let (work, work_end) = bounded(WORK);
     let now = Instant::now();
     let link = Arc::new(Link {
@@ -184,6 +197,7 @@ fn live(key: PeerKey, caller: Incoming, incoming: bool, context: Arc<Context>, r
         protection: caller.protection,
         peer_id: caller.peer_id,
         reserved: caller.reserved,
+        introduced: caller.introduced,
         pipeline: Mutex::new(Pipeline::new(key, now)),
         traffic: Arc::default(),
         sender: Tally::default(),
@@ -202,7 +216,7 @@ fn live(key: PeerKey, caller: Incoming, incoming: bool, context: Arc<Context>, r
             move || writer::run(&link, &context, caller.write, &work_end)
         };
         match crew.spawn(format!("tx-{}", caller.addr), super::STACK, writer) {
-            Ok(()) => reader::run(&link, &context, caller.read).err().unwrap_or(PeerError::Closed),
+            Ok(()) => reader::run(&link, &context, caller.read, caller.said).err().unwrap_or(PeerError::Closed),
             Err(no_thread) => no_thread.into(),
         }
     } else {

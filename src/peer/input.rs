@@ -55,6 +55,15 @@ impl<R: Read> Input<R> {
         Self { stream, pool, block_len, bytes, start: 0, end: 0, frames, ahead: 0, expected: 0 }
     }
 
+    /// The same for a stream of which these bytes were received already.
+    pub(super) fn after(received: Vec<u8>, stream: R, pool: Arc<BufferPool>, block_len: u32) -> Self {
+        let mut input = Self::new(stream, pool, block_len);
+        if !received.is_empty() {
+            (input.end, input.bytes) = (received.len(), received);
+        }
+        input
+    }
+
     /// How many blocks are expected: as many are received ahead, up to a bound.
     pub(super) fn expect(&mut self, blocks: usize) {
         self.expected = blocks;

@@ -12,9 +12,11 @@
 //! ```
 
 mod buffer;
+mod candidate;
 mod clock;
 mod dial;
 mod input;
+mod metadata;
 mod outbox;
 mod piece;
 mod pipeline;
@@ -44,6 +46,7 @@ use crate::wire::message::WireError;
 use crate::wire::pex::PexMessage;
 
 pub(crate) use buffer::{Buffer, BufferPool};
+pub(crate) use candidate::{Hunt, court, seek};
 pub(crate) use clock::{Account, Processor, Tally};
 pub use clock::{Activity, Times};
 pub(crate) use dial::{Callee, Door, Incoming, dial, greet};
@@ -62,6 +65,8 @@ const WORK: usize = 64;
 pub(crate) const REQUEST_QUEUE: u32 = 2048;
 /// Our id for `ut_pex` messages (BEP 11), where we listen to them.
 pub(crate) const PEX_ID: u8 = 1;
+/// Our id for `ut_metadata` messages (BEP 9).
+pub(crate) const METADATA_ID: u8 = 2;
 /// Our id for `upload_only` messages (BEP 21), as our extension handshake says.
 pub(crate) const UPLOAD_ONLY_ID: u8 = 3;
 /// Our id for `lt_donthave` messages (BEP 54).
@@ -73,8 +78,7 @@ pub(crate) struct PeerKey(pub(crate) u32);
 
 /// What every peer of a torrent needs, made once.
 pub(crate) struct Context {
-    pub(crate) info_hash: InfoHash,
-    pub(crate) our_id: PeerId,
+    pub(crate) caller: Caller,
     pub(crate) metainfo: Metainfo,
     pub(crate) layout: Arc<Layout>,
     /// Where verified pieces are. Replaced by the owner when the files are opened anew among connected peers; locked to take
@@ -92,11 +96,18 @@ pub(crate) struct Context {
     pub(crate) traffic: Arc<Traffic>,
     /// What the verify workers do for this torrent.
     pub(crate) workers: Arc<Tally>,
+    /// Whether peers may tell us of others (BEP 11).
+    pub(crate) exchange: bool,
+}
+
+/// How the connections of a torrent are made: all that is known of it before its metadata is.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub(crate) info_hash: InfoHash,
+    pub(crate) our_id: PeerId,
     pub(crate) timeouts: Timeouts,
     pub(crate) encryption: Encryption,
     pub(crate) bind: Option<std::net::IpAddr>,
-    /// Whether peers may tell us of others (BEP 11).
-    pub(crate) exchange: bool,
 }
 
 /// How often those who wait at a limit look whether it was changed.
@@ -160,6 +171,8 @@ pub(crate) struct Link {
     pub(crate) protection: Protection,
     pub(crate) peer_id: PeerId,
     pub(crate) reserved: Reserved,
+    /// Its first messages went while the metadata was looked for: it was told then that we have nothing.
+    pub(crate) introduced: bool,
     /// This peer's requests. Locked for one step at a time, never across I/O or a send.
     pub(crate) pipeline: Mutex<Pipeline>,
     /// Looked at by handles of the torrent, too.
@@ -204,6 +217,11 @@ pub(crate) enum Outgoing {
     Unchoke,
     Interested,
     NotInterested,
+    /// A piece of the metadata that it asked for, by its id for `ut_metadata` (BEP 9).
+    Metadata {
+        id: u8,
+        piece: u32,
+    },
     /// The peer may ask for these pieces while it is choked (BEP 6).
     AllowFast(Box<[PieceIndex]>),
     /// Somebody else sent us this block first.
@@ -222,6 +240,14 @@ pub(crate) enum Wish {
 
 /// What a peer's threads tell the owner.
 pub(crate) enum Fact {
+    /// Hands are shaken with somebody who may have the metadata that we look for.
+    Candidate { key: PeerKey, addr: SocketAddr, protection: Protection },
+    /// A candidate is gone, or never came about.
+    CandidateGone { key: PeerKey, addr: SocketAddr, why: PeerError },
+    /// The metadata, which has the info-hash.
+    Metadata(Arc<[u8]>),
+    /// Peers that are proven to have sent wrong metadata.
+    Liars(Vec<SocketAddr>),
     /// No connection came about.
     Unreachable { key: PeerKey, addr: SocketAddr, why: PeerError },
     /// Hands are shaken.
@@ -289,6 +315,10 @@ pub(crate) enum PeerError {
     OtherTorrent,
     #[error("it is this client itself")]
     Ourselves,
+    #[error("it does not answer requests for metadata")]
+    NoMetadata,
+    #[error("it sent wrong metadata")]
+    WrongMetadata,
     #[error("protocol error: {0}")]
     Wire(#[from] WireError),
     #[error("protocol error: {0}")]
@@ -304,7 +334,10 @@ pub(crate) enum PeerError {
 impl PeerError {
     /// Whether the peer broke the protocol, rather than the network the connection.
     pub(crate) fn is_fault(&self) -> bool {
-        matches!(self, Self::Wire(_) | Self::Protocol(_) | Self::NotBitTorrent | Self::Encryption(_))
+        matches!(
+            self,
+            Self::Wire(_) | Self::Protocol(_) | Self::NotBitTorrent | Self::Encryption(_) | Self::WrongMetadata
+        )
     }
 }
 

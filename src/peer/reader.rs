@@ -17,8 +17,9 @@ use crate::bits::Bits;
 use crate::metainfo::{BLOCK_LEN, Block, PieceIndex};
 use crate::net::ReadHalf;
 use crate::policy::{Frequency, Verdict};
-use crate::wire::extension::{self, ExtensionHandshake};
+use crate::wire::extension::{self, Extension, ExtensionHandshake};
 use crate::wire::message::{Header, Limits, MAX_BLOCK_LEN, Message, PIECE_HEADER_LEN, peek};
+use crate::wire::metadata::{METADATA_PIECE_LEN, MetadataMessage};
 use crate::wire::pex::PexMessage;
 
 /// Blocks that nobody asked for, after which the peer is no use.
@@ -27,17 +28,20 @@ const UNASKED: u32 = 64;
 const REJECTS: u32 = 256;
 /// Allowed-fast pieces that are remembered of a peer (BEP 6 suggests 10).
 const ALLOWED_FAST: u32 = 64;
+/// How often a peer may ask for the whole metadata, and so many requests more.
+const METADATA_TIMES: u32 = 3;
+const METADATA_EXTRA: u32 = 64;
 /// Extension handshakes that a peer may send: it may repeat them, not flood with them (BEP 10).
 const EXTENSION_HANDSHAKES: u32 = 16;
 /// How often, for each piece, a peer may say that it has it no more (BEP 54), and how often over all beyond that.
 const LOSSES: u32 = 2;
 const MORE_LOSSES: u32 = 64;
 
-/// Reads until the connection ends.
-pub(super) fn run(link: &Link, context: &Arc<Context>, stream: ReadHalf) -> Result<(), PeerError> {
+/// Reads until the connection ends, first what the peer `said` already.
+pub(super) fn run(link: &Link, context: &Arc<Context>, stream: ReadHalf, said: Vec<u8>) -> Result<(), PeerError> {
     let pieces = context.layout.piece_count();
     let mut reader = Reader {
-        input: Input::new(stream, Arc::clone(&context.pool), context.layout.piece_length().min(BLOCK_LEN)),
+        input: Input::after(said, stream, Arc::clone(&context.pool), context.layout.piece_length().min(BLOCK_LEN)),
         limits: Limits::for_pieces(pieces),
         ear: Ear {
             link,
@@ -79,6 +83,9 @@ struct PeerState {
     upload_only: bool,
     losses: u32,
     exchanges: Frequency,
+    /// Its id for `ut_metadata`.
+    metadata_id: Option<u8>,
+    metadata_requests: u32,
 }
 
 impl Reader<'_> {
@@ -366,8 +373,10 @@ impl Ear<'_> {
                     self.link.pipeline.lock().window.set_allowed(reqq);
                 }
                 self.peer.upload_only = handshake.upload_only.unwrap_or(self.peer.upload_only);
+                self.peer.metadata_id = handshake.m.id(Extension::Metadata).or(self.peer.metadata_id);
                 self.say(Said::Extension(Box::new(handshake)))
             }
+            super::METADATA_ID => self.metadata(payload),
             super::UPLOAD_ONLY_ID => {
                 let Some(&flag) = payload.first() else { return Ok(()) };
                 let before = std::mem::replace(&mut self.peer.upload_only, flag != 0);
@@ -405,6 +414,20 @@ impl Ear<'_> {
         self.link.pipeline.lock().lost(piece, Instant::now());
         self.say(Said::DontHave(piece))?;
         self.link.kick();
+        Ok(())
+    }
+
+    /// Hands on what it asks for of the metadata; what nobody needs so often goes unanswered.
+    fn metadata(&mut self, payload: &[u8]) -> Result<(), PeerError> {
+        let message = MetadataMessage::decode(payload)
+            .map_err(|_| PeerError::Protocol("a metadata message that makes no sense"))?;
+        // We have the metadata: data and rejects are answers to questions of earlier times.
+        let Some(MetadataMessage::Request { piece }) = message else { return Ok(()) };
+        self.peer.metadata_requests += 1;
+        let pieces = self.context.metainfo.info_bytes().len().div_ceil(METADATA_PIECE_LEN) as u32;
+        if self.peer.metadata_requests <= METADATA_TIMES * pieces + METADATA_EXTRA {
+            self.peer.metadata_id.map(|id| self.link.send(Outgoing::Metadata { id, piece }));
+        }
         Ok(())
     }
 

@@ -17,11 +17,14 @@ use crate::metainfo::{BLOCK_LEN, Block, PieceIndex};
 use crate::net::{Stream, WriteHalf};
 use crate::storage::Storage;
 use crate::wire::message::{Message, PIECE_HEADER_LEN, piece_header};
+use crate::wire::metadata::{self, MetadataMessage};
 
 /// The most blocks in one call, to a peer that takes them quickly.
 const BATCH: usize = 64;
 /// A call that takes longer than this shows a path that is full: fewer blocks at a time leave room for other messages.
 const QUICK: Duration = Duration::from_millis(20);
+/// Bytes that may wait to be written when metadata is asked for; behind more of them requests are rejected.
+const METADATA_WAITING: usize = 256 * 1024;
 /// Slices that one call takes (`UIO_MAXIOV`): a block of very small files has a slice for each.
 const SLICES: usize = 1024;
 /// How much is read, encrypted and sent at a time: it stays in the processor's cache between the three.
@@ -92,7 +95,7 @@ impl Writer<'_> {
                 return Err(PeerError::Stopped);
             }
             let now = Instant::now();
-            if self.out.is_empty() && now.duration_since(self.written) >= self.context.timeouts.keep_alive {
+            if self.out.is_empty() && now.duration_since(self.written) >= self.context.caller.timeouts.keep_alive {
                 Message::KeepAlive.encode_into(&mut self.out);
             }
             if !self.out.is_empty() {
@@ -108,7 +111,7 @@ impl Writer<'_> {
 
     /// Waits for something to do and takes in all that waits.
     fn take_in(&mut self) {
-        let mut until = self.written + self.context.timeouts.keep_alive;
+        let mut until = self.written + self.context.caller.timeouts.keep_alive;
         if !self.uploads.is_empty() {
             let now = Instant::now();
             until = until.min(self.gate.map_or(now, |(gate, _)| gate.min(now + LIMIT_LOOK)));
@@ -124,6 +127,7 @@ impl Writer<'_> {
 
     fn handle(&mut self, message: Outgoing) {
         match message {
+            Outgoing::Metadata { id, piece } => self.metadata(id, piece),
             Outgoing::Raw(bytes) => self.out.extend_from_slice(&bytes),
             Outgoing::Have(pieces) => pieces.iter().for_each(|piece| self.put(&Message::Have(piece.get()))),
             Outgoing::Choke => self.choke(),
@@ -148,6 +152,17 @@ impl Writer<'_> {
 
     fn put(&mut self, message: &Message<'_>) {
         message.encode_into(&mut self.out);
+    }
+
+    /// Answers a request for metadata, which a private torrent keeps to itself, as libtorrent has it: who may have it gets
+    /// it where its tracker is.
+    fn metadata(&mut self, id: u8, piece: u32) {
+        let metainfo = &self.context.metainfo;
+        let answer = match metainfo.is_private() || self.out.len() > METADATA_WAITING {
+            true => MetadataMessage::Reject { piece },
+            false => metadata::answer(metainfo.info_bytes(), piece),
+        };
+        self.put(&Message::Extended { id, payload: &answer.encode() });
     }
 
     fn refill(&mut self) {

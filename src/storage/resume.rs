@@ -250,17 +250,7 @@ impl Journal {
     /// Writes the journal so that after a crash at any moment either this one or the one before is there. The folder is
     /// made if missing.
     pub(crate) fn store(&self, path: &Path) -> Result<(), ResumeError> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let temporary = path.with_extension("resume.tmp");
-        let write = || {
-            std::fs::create_dir_all(folder)?;
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
-            file.write_all(&self.encode())?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, path)?;
-            File::open(folder)?.sync_all()
-        };
-        write().map_err(|source| ResumeError::Io { path: path.to_path_buf(), source })
+        replace(path, &self.encode())
     }
 
     /// Takes down how the files are now; to be called after the sets of pieces were set and before
@@ -340,7 +330,24 @@ pub(crate) fn touch(path: &Path) {
     let _ = File::options().write(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
 }
 
-/// Removes a journal.
+/// Replaces a file so that after a crash at any moment either the new content or the old is there. The folder is made if
+/// missing.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), ResumeError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let write = || {
+        std::fs::create_dir_all(folder)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|source| ResumeError::Io { path: path.to_path_buf(), source })
+}
+
+/// Removes a journal, or what stands beside it.
 pub(crate) fn remove(path: &Path) -> Result<(), ResumeError> {
     match std::fs::remove_file(path) {
         Err(source) if source.kind() != ErrorKind::NotFound => {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::handle::{Event, Failure};
-use super::inbox::{Command, Inbox};
+use super::inbox::Command;
+use super::services::Services;
 use super::store::{self, Job, Moment};
-use super::{Ending, Owner, Phase, STACK, mode, wanted_files};
+use super::{Ending, Owner, Phase, announce, mode, wanted_files};
 use crate::config::{Check, Priority};
-use crate::discovery::{Announcer, Counters, Setup, Timing, TrackerFact};
 use crate::metainfo::FileIndex;
-use crate::peer::{Outgoing, PeerKey, Traffic};
+use crate::peer::{Outgoing, PeerKey};
 use crate::policy::Source;
 use crate::storage::StorageError;
 
@@ -88,13 +88,10 @@ impl Owner {
         for piece in self.desk.clear() {
             self.picker.give_back(piece.get());
         }
+        self.services = None;
+        self.hunt = None;
         if let Some(announcer) = self.announcer.take() {
-            let grace = self.resources.config.trackers.stop_grace;
-            // The owner does not wait for trackers; a thread of its own does.
-            let stop = move || announcer.stop(grace);
-            if let Err(error) = self.resources.crew.spawn("announce-stop".into(), STACK, stop) {
-                log::debug!("trackers are not told of the stop: {error}");
-            }
+            announce::stop(announcer, &self.resources);
         }
     }
 
@@ -123,7 +120,7 @@ impl Owner {
     /// Opens the files anew, as after a failure or for a recheck.
     pub(super) fn reopen(&mut self) {
         self.context = None;
-        let pieces = self.shared.metainfo.layout().piece_count();
+        let pieces = self.shared.metainfo().layout().piece_count();
         for piece in 0..pieces {
             self.picker.lost(piece);
         }
@@ -138,7 +135,7 @@ impl Owner {
 
     pub(super) fn fail_or_wait(&mut self, error: &StorageError) {
         let message: Arc<str> = error.to_string().into();
-        log::error!("{}: {message}", self.shared.metainfo.name());
+        log::error!("{}: {message}", self.shared.metainfo().name());
         if error.is_out_of_space() && self.context.is_some() {
             if !matches!(self.phase, Phase::Waiting(..)) {
                 self.set_phase(Phase::Waiting(message, Instant::now() + FULL_DISK_RETRY));
@@ -219,7 +216,7 @@ impl Owner {
 
     /// The priority of a piece is the highest of the files that it holds bytes of.
     pub(super) fn apply_priorities(&mut self) {
-        let layout = Arc::clone(self.shared.metainfo.layout());
+        let layout = Arc::clone(self.shared.metainfo().layout());
         let mut pieces = vec![Priority::Skip; layout.piece_count() as usize];
         for file in layout.file_indices().filter(|&file| !layout.file(file).is_padding()) {
             let priority = self.priorities[file.get() as usize];
@@ -295,46 +292,17 @@ impl Owner {
         self.look_around();
         self.book.set_seeding(self.finished);
         self.book.hurry();
-        if self.options.announce && !self.shared.metainfo.trackers().is_empty() && self.announcer.is_none() {
-            match Announcer::start(self.announce_setup(), self.tracker_facts()) {
-                Ok(announcer) => self.announcer = Some(announcer),
-                Err(error) => log::error!("{}: no announce thread: {error}", self.shared.metainfo.name()),
-            }
+        let tiers = self.shared.metainfo().trackers();
+        if self.options.announce && !tiers.is_empty() && self.announcer.is_none() {
+            self.announcer = announce::start(&self.shared, &self.resources, tiers.to_vec());
+        }
+        if self.services.is_none() {
+            self.services = Services::start(&self.shared, &self.resources, &[]);
+        }
+        if let (Some(hunt), Some(context)) = (self.hunt.take(), &self.context) {
+            hunt.ready(Arc::clone(context), Arc::clone(&self.roster));
         }
         self.next_tick = Instant::now();
         self.dial();
-    }
-
-    pub(super) fn tracker_facts(&self) -> impl Fn(TrackerFact) + Send + Sync + 'static {
-        let inbox = self.shared.inbox.clone();
-        move |fact| {
-            inbox.send(Inbox::Tracker(fact)).ok();
-        }
-    }
-
-    pub(super) fn announce_setup(&self) -> Setup {
-        let (traffic, shared) = (Arc::clone(&self.traffic), Arc::clone(&self.shared));
-        let counters = move || {
-            let stats = &shared.snapshot().stats;
-            Counters {
-                uploaded: Traffic::read(&traffic.up),
-                downloaded: Traffic::read(&traffic.down),
-                left: stats.wanted.saturating_sub(stats.done),
-            }
-        };
-        Setup {
-            info_hash: self.shared.metainfo.info_hash(),
-            peer_id: self.resources.our_id,
-            port: self.resources.port,
-            tiers: self.shared.metainfo.trackers().to_vec(),
-            counters: Arc::new(counters),
-            num_want: self.resources.config.trackers.numwant,
-            user_agent: concat!("ropewalk/", env!("CARGO_PKG_VERSION")).to_owned(),
-            bind: self.resources.config.listen.bind,
-            timing: Timing::default(),
-            tls: self.resources.tls.clone(),
-            key: self.resources.key_for_trackers,
-            seed: fastrand::u64(..),
-        }
     }
 }

@@ -58,7 +58,7 @@ impl Acquaintance {
 impl Owner {
     /// Whether we exchange peers with peers: never those of a private torrent (BEP 27).
     pub(super) fn exchanges(&self) -> bool {
-        self.resources.config.peers.exchange && !self.shared.metainfo.is_private()
+        self.resources.config.peers.exchange && !self.shared.metainfo().is_private()
     }
 
     /// What is to be done about it now and then.

@@ -129,10 +129,9 @@ impl Owner {
         if !peer.link.fast() || hide || peer.has.count() >= ALLOWED_FAST_BELOW {
             return;
         }
-        let layout = self.shared.metainfo.layout();
+        let layout = self.shared.metainfo().layout();
         let have = self.shared.have.read();
-        let set =
-            allowed_fast(peer.link.addr.ip(), &self.shared.metainfo.info_hash(), layout.piece_count(), ALLOWED_FAST);
+        let set = allowed_fast(peer.link.addr.ip(), &self.shared.info_hash, layout.piece_count(), ALLOWED_FAST);
         let pieces: Box<[PieceIndex]> =
             set.into_iter().filter(|&piece| have.get(piece)).filter_map(|piece| layout.piece(piece)).collect();
         if !pieces.is_empty() {
@@ -209,7 +208,7 @@ impl Owner {
                 peer.link.close();
             }
         }
-        let layout = Arc::clone(self.shared.metainfo.layout());
+        let layout = Arc::clone(self.shared.metainfo().layout());
         let found = have.iter().filter(|&piece| !before.get(piece)).filter_map(|piece| layout.piece(piece));
         found.for_each(|piece| self.spread(piece));
         self.tell_upload_only();
@@ -224,7 +223,7 @@ impl Owner {
             return;
         }
         for (key, next) in seeder.has(from.0, piece.get(), |piece| self.picker.availability(piece)) {
-            let Some(next) = self.shared.metainfo.layout().piece(next) else { continue };
+            let Some(next) = self.shared.metainfo().layout().piece(next) else { continue };
             if let Some(peer) = self.peers.get(&PeerKey(key)) {
                 peer.link.send(Outgoing::Have([next].into()));
             }
@@ -238,7 +237,7 @@ impl Owner {
             return;
         }
         if let Some(next) = seeder.knows(key.0, &peer.has, |piece| self.picker.availability(piece))
-            && let Some(next) = self.shared.metainfo.layout().piece(next)
+            && let Some(next) = self.shared.metainfo().layout().piece(next)
         {
             peer.link.send(Outgoing::Have([next].into()));
         }

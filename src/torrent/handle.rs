@@ -4,8 +4,8 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -33,7 +33,11 @@ pub struct Torrent {
 
 /// What the owner and the handles share.
 pub(crate) struct Shared {
-    pub(crate) metainfo: Metainfo,
+    pub(crate) info_hash: InfoHash,
+    /// What it is called while the metadata is not known.
+    called: String,
+    /// Set once: when the torrent is added, or when the metadata has come.
+    metainfo: OnceLock<Metainfo>,
     pub(crate) dir: PathBuf,
     pub(crate) inbox: Sender<Inbox>,
     /// What the owner last published; replaced, never changed in place.
@@ -74,6 +78,17 @@ pub enum State {
     /// Its files are opened and looked at: `done` of `total` pieces so far.
     #[default]
     Opening,
+    /// It was added by a magnet link, and peers are looked for that have its metadata.
+    Metadata {
+        /// Connections that were tried so far, ours and theirs.
+        tried: usize,
+        /// Connected peers that say that they have it.
+        offering: usize,
+        /// Pieces of 16 KiB that came.
+        pieces: u32,
+        /// Of how many, as those peers say; 0 where none does.
+        total: u32,
+    },
     /// Its files are hashed: `done` of `total` pieces so far.
     Checking {
         /// Pieces hashed so far.
@@ -214,12 +229,39 @@ pub struct PeerStats {
     pub standing: Standing,
 }
 
+impl PeerStats {
+    /// Somebody of whom nothing is known yet, for there is no metadata.
+    pub(super) fn of_candidate(addr: SocketAddr, incoming: bool) -> Self {
+        Self {
+            addr,
+            client: String::new(),
+            incoming,
+            pieces: 0,
+            downloaded: 0,
+            uploaded: 0,
+            wasted: 0,
+            down_rate: 0,
+            up_rate: 0,
+            choking_us: true,
+            interested_in_us: false,
+            choked_by_us: true,
+            interesting: false,
+            snubbed: false,
+            outstanding: 0,
+            protection: Protection::None,
+            standing: Standing::Unknown,
+        }
+    }
+}
+
 /// What happened to a torrent.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
     /// It does something else now.
     State(State),
+    /// The metadata has come: [`Torrent::metainfo`] is there from now on.
+    Metadata,
     /// A piece is verified and stored.
     Piece {
         /// Which one.
@@ -271,12 +313,18 @@ impl Torrent {
 
     /// The name of the torrent in the swarm.
     pub fn info_hash(&self) -> InfoHash {
-        self.shared.metainfo.info_hash()
+        self.shared.info_hash
     }
 
-    /// What its .torrent file says.
-    pub fn metainfo(&self) -> &Metainfo {
-        &self.shared.metainfo
+    /// What its .torrent file says; `None` as long as its metadata is looked for (see [`Event::Metadata`]). There for good
+    /// once it is there.
+    pub fn metainfo(&self) -> Option<&Metainfo> {
+        self.shared.metainfo.get()
+    }
+
+    /// What it is called: by its metainfo or, before that is there, by its magnet link; its info-hash where that has no name.
+    pub fn name(&self) -> &str {
+        self.shared.name()
     }
 
     /// The folder that its files are in.
@@ -284,9 +332,10 @@ impl Torrent {
         &self.shared.dir
     }
 
-    /// Where one of its files is, whether it exists yet or not.
+    /// Where one of its files is, whether it exists yet or not; the folder as long as there is no metadata.
     pub fn path_of(&self, file: FileIndex) -> PathBuf {
-        self.shared.dir.join(self.shared.metainfo.layout().file(file).path())
+        let metainfo = self.shared.metainfo.get();
+        metainfo.map_or_else(|| self.shared.dir.clone(), |it| self.shared.dir.join(it.layout().file(file).path()))
     }
 
     /// Its numbers, at most a fraction of a second old. Never waits for the network.
@@ -331,7 +380,8 @@ impl Torrent {
 
     /// The verified bytes of a file.
     pub fn file_done(&self, file: FileIndex) -> u64 {
-        let layout = self.shared.metainfo.layout();
+        let Some(metainfo) = self.metainfo() else { return 0 };
+        let layout = metainfo.layout();
         let (entry, have) = (layout.file(file), self.shared.have.read());
         let (start, end) = (entry.offset(), entry.offset() + entry.len());
         let pieces = layout.pieces_of(file).filter(|&piece| have.get(piece)).filter_map(|piece| layout.piece(piece));
@@ -420,21 +470,28 @@ impl Torrent {
 
 impl std::fmt::Debug for Torrent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Torrent({} {})", self.info_hash(), self.shared.metainfo.name())
+        write!(f, "Torrent({} {})", self.info_hash(), self.name())
     }
 }
 
 impl Shared {
-    pub(crate) fn new(metainfo: Metainfo, dir: PathBuf, inbox: Sender<Inbox>, ledger: Ledger) -> Arc<Self> {
-        let pieces = metainfo.layout().piece_count();
-        let stats = Stats { pieces_total: pieces, ..Stats::default() };
+    /// A torrent that has no metainfo yet, and is called like this until then.
+    pub(crate) fn new(
+        info_hash: InfoHash,
+        called: String,
+        dir: PathBuf,
+        inbox: Sender<Inbox>,
+        ledger: Ledger,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            metainfo,
+            info_hash,
+            called,
+            metainfo: OnceLock::new(),
             dir,
             inbox,
-            snapshot: Mutex::new(Arc::new(Snapshot { stats, ..Snapshot::default() })),
+            snapshot: Mutex::default(),
             changed: Condvar::new(),
-            have: RwLock::new(Bits::new(pieces)),
+            have: RwLock::default(),
             storage: RwLock::new(None),
             traffic: Arc::default(),
             ledger,
@@ -443,6 +500,36 @@ impl Shared {
             commands: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         })
+    }
+
+    /// The metainfo is there from now on.
+    pub(crate) fn learn(&self, metainfo: Metainfo) {
+        let pieces = metainfo.layout().piece_count();
+        *self.have.write() = Bits::new(pieces);
+        let mut current = self.snapshot.lock();
+        let mut next = Snapshot::clone(&current);
+        next.stats.pieces_total = pieces;
+        *current = Arc::new(next);
+        self.metainfo.get_or_init(|| metainfo);
+    }
+
+    /// The metainfo, for those who work on the files and pieces that it names.
+    pub(crate) fn metainfo(&self) -> &Metainfo {
+        // They begin when the owner of a torrent has learned it: a search for metadata has neither pieces nor files.
+        self.metainfo.get().expect("an owner has learned the metainfo before it begins")
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.metainfo.get().map_or(&self.called, |metainfo| metainfo.name())
+    }
+
+    /// Whether it is known to be private (BEP 27).
+    pub(crate) fn is_private(&self) -> bool {
+        self.metainfo.get().is_some_and(Metainfo::is_private)
+    }
+
+    pub(crate) fn has_metainfo(&self) -> bool {
+        self.metainfo.get().is_some()
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {

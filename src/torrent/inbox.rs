@@ -7,9 +7,10 @@ use super::handle::Data;
 use super::store::Totals;
 use crate::bits::Bits;
 use crate::config::{Order, Priority, RateLimits};
+use crate::crew::Crew;
 use crate::discovery::TrackerFact;
-use crate::metainfo::FileIndex;
-use crate::peer::{Fact, PeerKey};
+use crate::metainfo::{FileIndex, Metainfo};
+use crate::peer::{Context, Fact, Hunt, Incoming, PeerKey, Roster, court};
 use crate::policy::Source;
 use crate::storage::{Storage, StorageError};
 
@@ -23,7 +24,6 @@ pub(crate) enum Inbox {
     /// From an announce thread.
     Tracker(TrackerFact),
     /// Addresses of peers, from whatever finds some beside the trackers.
-    #[expect(dead_code, reason = "peer exchange, the DHT and the local network are about to use it")]
     Found(Source, Vec<SocketAddr>),
     /// From the store thread.
     Store(StoreFact),
@@ -35,11 +35,22 @@ pub(crate) enum Inbox {
     Windows,
 }
 
-/// What a caller needs to become a peer.
-pub(crate) struct Admission {
-    pub(crate) key: PeerKey,
-    pub(crate) context: Arc<crate::peer::Context>,
-    pub(crate) roster: Arc<crate::peer::Roster>,
+/// What a caller needs to stay.
+pub(crate) enum Admission {
+    /// It becomes a peer.
+    Peer { key: PeerKey, context: Arc<Context>, roster: Arc<Roster> },
+    /// It is asked for the metadata first.
+    Candidate { key: PeerKey, hunt: Arc<Hunt> },
+}
+
+impl Admission {
+    /// Reads what the caller says until the end, in the thread that greeted it.
+    pub(crate) fn live(self, caller: Incoming, crew: &Crew) {
+        match self {
+            Self::Peer { key, context, roster } => caller.live(key, context, roster, crew),
+            Self::Candidate { key, hunt } => court(key, caller, true, &hunt, crew),
+        }
+    }
 }
 
 /// What a handle asks for.
@@ -65,6 +76,8 @@ pub(crate) enum StoreFact {
     Progress(u32, u32),
     /// The files are open and these pieces are right: the answer to the opening of this number.
     Ready { opening: u32, storage: Arc<Storage>, have: Bits, totals: Totals },
+    /// The metainfo that an earlier run has kept, if there is any.
+    Recalled(Option<Metainfo>),
     /// The journal was written; whether the bytes were made durable first.
     Recorded { synced: bool },
     /// What a file that becomes wanted needs has been done, or has failed.

@@ -10,7 +10,10 @@
 //! - [`desk`]: the pieces in flight. [`suspects`]: who lied. [`store`]: the thread that opens, checks and journals files.
 //! - [`explain`]: where the time went, [`words`]: the same in words.
 //! - [`verify`]: the workers between a full piece and the files.
+//! - [`metadata`]: what an owner is before a magnet link's metadata is there. [`announce`], [`services`]: where either asks
+//!   for peers.
 
+mod announce;
 mod control;
 mod desk;
 mod exchange;
@@ -18,8 +21,10 @@ mod explain;
 mod giving;
 mod handle;
 mod inbox;
+mod metadata;
 mod peers;
 mod reader;
+mod services;
 mod status;
 mod store;
 mod suspects;
@@ -41,9 +46,9 @@ use crate::bits::Bits;
 use crate::config::{AddOptions, Config, Order, Priority, Seeding};
 use crate::crew::{Crew, NoThread};
 use crate::discovery::{Announcer, Tls, TrackerFact};
-use crate::metainfo::{FileIndex, Layout, Metainfo};
+use crate::metainfo::{FileIndex, InfoHash, Layout, Metainfo};
 use crate::net::Closer;
-use crate::peer::{Activity, BufferPool, Context, FullPiece, PeerKey, Roster, Timeouts, Traffic, Valve};
+use crate::peer::{Activity, BufferPool, Caller, Context, FullPiece, Hunt, PeerKey, Roster, Timeouts, Traffic, Valve};
 use crate::policy::{
     AddressBook, Choker, DialLimits, IpFilter, Mode, Picker, RateMeter, Reputation, SlotRule, Source, SuperSeeder,
     Swaps,
@@ -56,6 +61,7 @@ use explain::Ledger;
 use giving::Haves;
 use inbox::StoreFact;
 use peers::Peer;
+use services::Services;
 use store::{Job, Moment, Totals};
 use suspects::Suspects;
 
@@ -64,6 +70,7 @@ pub use explain::{Explanation, PeerTimes};
 pub(crate) use handle::Shared;
 pub use handle::{Data, Ended, Event, Failure, PeerStats, State, Stats, Torrent};
 pub(crate) use inbox::{Admission, Command, INBOX, Inbox};
+pub(crate) use metadata::start as start_magnet;
 pub use reader::{CancelRead, FileReader, OpenError};
 
 /// The owner's stack.
@@ -101,6 +108,35 @@ impl Resources {
     pub(crate) fn key(&self) -> PeerKey {
         PeerKey(self.next_key.fetch_add(1, Ordering::Relaxed))
     }
+
+    /// How the connections of a torrent are made.
+    fn caller(&self, info_hash: InfoHash) -> Caller {
+        Caller {
+            info_hash,
+            our_id: self.our_id,
+            timeouts: Timeouts {
+                connect: self.config.peers.connect_timeout,
+                handshake: self.config.peers.handshake_timeout,
+                keep_alive: KEEP_ALIVE,
+            },
+            encryption: self.config.peers.encryption,
+            bind: self.config.listen.bind,
+        }
+    }
+
+    /// An address book for a torrent.
+    fn book(&self) -> AddressBook {
+        let dials_per_second = self.config.peers.dials_per_second;
+        let mut book = AddressBook::new(DialLimits { dials_per_second, ..DialLimits::default() });
+        book.set_filter(Arc::clone(&self.filter.read()));
+        book.set_surroundings(trust::surroundings(self));
+        book
+    }
+}
+
+/// What the threads of a torrent are called after.
+fn hash8(info_hash: InfoHash) -> String {
+    info_hash.to_string()[..8].to_owned()
 }
 
 /// Starts the owner of a torrent and says how to reach it. Returns at once; files are opened by another thread.
@@ -111,8 +147,10 @@ pub(crate) fn start(
 ) -> Result<Arc<Shared>, NoThread> {
     let (sender, inbox) = bounded(INBOX);
     let ledger = Ledger::new(resources.config.resources.workers.max(1), resources.port, Instant::now());
-    let shared = Shared::new(metainfo, options.dir.clone(), sender, ledger);
-    let hash8 = shared.metainfo.info_hash().to_string()[..8].to_owned();
+    let (info_hash, name) = (metainfo.info_hash(), metainfo.name().to_owned());
+    let shared = Shared::new(info_hash, name, options.dir.clone(), sender, ledger);
+    shared.learn(metainfo);
+    let hash8 = hash8(info_hash);
     let jobs = store::start(&resources, &shared, &options, &hash8)?;
     let (begin, first) = (jobs.clone(), store::first_job(&shared, &options));
     let owner = Owner::new(Arc::clone(&shared), inbox, jobs, options, Arc::clone(&resources));
@@ -169,6 +207,10 @@ struct Owner {
     departed: VecDeque<(PeerKey, SocketAddr)>,
     /// Connections being made.
     dialling: HashMap<PeerKey, (SocketAddr, Arc<Closer>)>,
+    /// Those who helped to find the metadata, and wait among the connections being made for the files to be open.
+    hunt: Option<Arc<Hunt>>,
+    /// Those who look for peers beside the trackers.
+    services: Option<Services>,
     /// There may be more to dial at once.
     dial_on: bool,
     /// There was no thread to dial the last one by, which was said.
@@ -228,15 +270,12 @@ impl Owner {
         options: AddOptions,
         resources: Arc<Resources>,
     ) -> Self {
-        let layout = Arc::clone(shared.metainfo.layout());
+        let layout = Arc::clone(shared.metainfo().layout());
         let now = Instant::now();
         let mut picker = Picker::new(layout.piece_count(), fastrand::Rng::new());
         picker.set_mode(mode(options.order));
         let priorities = priorities(&layout, &options.priorities);
-        let dials = DialLimits { dials_per_second: resources.config.peers.dials_per_second, ..DialLimits::default() };
-        let mut book = AddressBook::new(dials);
-        book.set_filter(Arc::clone(&resources.filter.read()));
-        book.set_surroundings(trust::surroundings(&resources));
+        let mut book = resources.book();
         for &addr in &options.peers {
             book.add(addr, Source::Manual, now);
         }
@@ -259,6 +298,8 @@ impl Owner {
             peers: HashMap::new(),
             departed: VecDeque::new(),
             dialling: HashMap::new(),
+            hunt: None,
+            services: None,
             dial_on: false,
             no_threads: false,
             choker: Choker::new(fastrand::Rng::new()),
@@ -348,14 +389,9 @@ impl Owner {
     }
 
     fn handle_tracker(&mut self, fact: TrackerFact) {
+        announce::tell(&self.shared, &fact);
         match fact {
-            TrackerFact::Peers { url, peers } => {
-                log::info!("{url}: {} peers", peers.len());
-                if self.shared.has_subscribers() {
-                    self.shared.tell(&Event::Tracker(format!("{url}: {} peers", peers.len())));
-                }
-                self.found(Source::Tracker, trust::address_of(&url), &peers);
-            }
+            TrackerFact::Peers { url, peers } => self.found(Source::Tracker, trust::address_of(&url), &peers),
             TrackerFact::ExternalIp { ip, .. } => {
                 self.book.tracker_sees_us(ip);
                 match ip.to_canonical() {
@@ -363,12 +399,7 @@ impl Owner {
                     IpAddr::V6(ip) => self.external.1 = Some(ip),
                 }
             }
-            TrackerFact::Failed { url, message } | TrackerFact::Warning { url, message } => {
-                log::warn!("{url}: {message}");
-                if self.shared.has_subscribers() {
-                    self.shared.tell(&Event::Tracker(format!("{url}: {message}")));
-                }
-            }
+            _ => {}
         }
     }
 
@@ -407,6 +438,8 @@ impl Owner {
                     self.go();
                 }
             }
+            // Asked for by a search for metadata, which this owner was.
+            StoreFact::Recalled(_) => {}
             StoreFact::Recorded { synced } => self.recording &= !synced,
             StoreFact::Prepared(file) => self.prepared(file),
             StoreFact::Failed(error) => self.fail_or_wait(&error),
@@ -417,11 +450,10 @@ impl Owner {
     fn make_context(&self, storage: Arc<Storage>) -> Option<Arc<Context>> {
         let inbox = self.shared.inbox.clone();
         let resources = &self.resources;
-        let layout = Arc::clone(self.shared.metainfo.layout());
+        let layout = Arc::clone(self.shared.metainfo().layout());
         Some(Arc::new(Context {
-            metainfo: self.shared.metainfo.clone(),
-            info_hash: self.shared.metainfo.info_hash(),
-            our_id: resources.our_id,
+            metainfo: self.shared.metainfo().clone(),
+            caller: resources.caller(self.shared.info_hash),
             have: RwLock::new(Bits::new(layout.piece_count())),
             layout,
             storage: RwLock::new(storage),
@@ -432,13 +464,6 @@ impl Owner {
             up: [Arc::clone(&resources.up), Arc::clone(&self.valves.1)],
             traffic: Arc::clone(&self.traffic),
             workers: Arc::clone(&self.shared.ledger.workers),
-            timeouts: Timeouts {
-                connect: resources.config.peers.connect_timeout,
-                handshake: resources.config.peers.handshake_timeout,
-                keep_alive: KEEP_ALIVE,
-            },
-            bind: resources.config.listen.bind,
-            encryption: resources.config.peers.encryption,
             exchange: self.exchanges(),
         }))
     }

@@ -12,12 +12,13 @@ use crate::bits::Bits;
 use crate::metainfo::PieceIndex;
 use crate::net::Closer;
 use crate::peer::{
-    Callee, DONT_HAVE_ID, Fact, Interest, Link, Outgoing, PEX_ID, PeerError, PeerKey, Protection, REQUEST_QUEUE, STACK,
-    Said, Traffic, UPLOAD_ONLY_ID, dial,
+    DONT_HAVE_ID, Fact, Interest, Link, METADATA_ID, Outgoing, PEX_ID, PeerError, PeerKey, Protection, REQUEST_QUEUE,
+    STACK, Said, Traffic, UPLOAD_ONLY_ID, dial,
 };
 use crate::policy::{Deed, RateMeter, Source, Standing};
 use crate::wire::extension::{Extension, ExtensionHandshake, ExtensionMap};
 use crate::wire::message::Message;
+use crate::wire::metadata::MetadataLen;
 
 /// How long a peer is not asked for a piece that it refused to send.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
@@ -139,8 +140,8 @@ impl Owner {
                 return;
             }
             dialled += 1;
-            let Some(addr) = self.next_to_dial(now) else { return };
-            let to = Callee { addr, plaintext_only: self.book.is_plaintext_only(addr) };
+            let Some(to) = self.resources.next_to_dial(&mut self.book, now) else { return };
+            let addr = to.addr;
             let key = self.resources.key();
             let closer = Arc::new(Closer::default());
             let thread = {
@@ -181,7 +182,7 @@ impl Owner {
         let context = self.context.clone()?;
         let key = self.resources.key();
         self.dialling.insert(key, (addr, closer));
-        Some(Admission { key, context, roster: Arc::clone(&self.roster) })
+        Some(Admission::Peer { key, context, roster: Arc::clone(&self.roster) })
     }
 
     /// Ends the longest useless connection, for somebody who may be of use. `false` where there is none.
@@ -221,6 +222,17 @@ impl Owner {
                 self.dial();
             }
             Fact::Joined(link) => self.joined(link),
+            // It was already on its way when the metadata came: it waits with the others.
+            Fact::Candidate { addr, .. } => self.book.connected(addr),
+            Fact::CandidateGone { key, addr, why } => {
+                self.dialling.remove(&key);
+                self.book.disconnected(addr, Instant::now(), matches!(why, PeerError::Stopped));
+                self.tell_gone(addr, &why);
+                self.dial();
+            }
+            Fact::Liars(liars) => liars.into_iter().for_each(|liar| self.ban(liar)),
+            // Two can bring the last piece at the same time.
+            Fact::Metadata(_) => {}
             Fact::Said(key, said) => self.said(key, said),
             Fact::Hungry(key, blocks) => {
                 if let Some(peer) = self.peers.get_mut(&key) {
@@ -264,9 +276,11 @@ impl Owner {
                 link.close();
             }
         }
-        let pieces = self.shared.metainfo.layout().piece_count();
+        let pieces = self.shared.metainfo().layout().piece_count();
         log::debug!("{}: connected, {}", link.addr, link.peer_id.client_name());
-        self.shared.tell(&Event::PeerConnected(link.addr));
+        if !link.introduced {
+            self.shared.tell(&Event::PeerConnected(link.addr));
+        }
         self.introduce(&link);
         self.shared.ledger.joined(Arc::clone(&link));
         let mut peer = Peer::new(link, pieces);
@@ -283,6 +297,8 @@ impl Owner {
         let have = self.shared.have.read();
         let hide = self.super_seeder.is_some() && have.is_full();
         match (link.fast(), hide) {
+            // It was told that we have nothing: each piece is news, and a bitfield may come only once (BEP 3, 6).
+            _ if link.introduced => {}
             (true, false) if have.is_full() => Message::HaveAll.encode_into(&mut out),
             (true, _) if hide || have.count() == 0 => Message::HaveNone.encode_into(&mut out),
             (_, false) if have.count() > 0 => Message::Bitfield(have.as_wire()).encode_into(&mut out),
@@ -291,6 +307,7 @@ impl Owner {
         if link.reserved.extended() {
             let handshake = ExtensionHandshake {
                 m: self.our_extensions(),
+                metadata_size: self.metadata_size(),
                 p: (self.resources.port != 0).then_some(self.resources.port),
                 v: Some(format!("ropewalk {}", env!("CARGO_PKG_VERSION"))),
                 yourip: Some(link.addr.ip()),
@@ -303,11 +320,17 @@ impl Owner {
             };
             Message::Extended { id: 0, payload: &handshake.encode() }.encode_into(&mut out);
         }
+        let layout = self.shared.metainfo().layout();
+        let news = have.iter().filter(|_| link.introduced && !hide).filter_map(|piece| layout.piece(piece));
+        let news: Arc<[PieceIndex]> = news.collect();
         drop(have);
         link.send(Outgoing::Raw(out.into()));
+        if !news.is_empty() {
+            link.send(Outgoing::Have(news));
+        }
         if let Some(seeder) = self.super_seeder.as_mut().filter(|_| hide)
             && let Some(piece) = seeder.joined(link.key.0)
-            && let Some(piece) = self.shared.metainfo.layout().piece(piece)
+            && let Some(piece) = self.shared.metainfo().layout().piece(piece)
         {
             link.send(Outgoing::Have([piece].into()));
         }
@@ -316,7 +339,15 @@ impl Owner {
     /// What we understand of extensions. Said once: it does not change while a connection lasts.
     fn our_extensions(&self) -> ExtensionMap {
         let always = [(Extension::UploadOnly, UPLOAD_ONLY_ID), (Extension::DontHave, DONT_HAVE_ID)];
-        always.into_iter().chain(self.exchanges().then_some((Extension::Pex, PEX_ID))).collect()
+        let metadata = self.metadata_size().map(|_| (Extension::Metadata, METADATA_ID));
+        always.into_iter().chain(metadata).chain(self.exchanges().then_some((Extension::Pex, PEX_ID))).collect()
+    }
+
+    /// The length of the metadata, where it is given to others: a private torrent keeps it to itself.
+    fn metadata_size(&self) -> Option<u32> {
+        let metainfo = self.shared.metainfo();
+        let len = u32::try_from(metainfo.info_bytes().len()).ok().and_then(MetadataLen::new);
+        len.filter(|_| !metainfo.is_private()).map(MetadataLen::get)
     }
 
     /// Tells peers whether we download still (BEP 21), where that changed: those who keep us for our sake alone may go.

@@ -49,6 +49,9 @@ pub struct CancelRead {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
+    /// The metadata of the torrent is not known yet, and so neither are its files.
+    #[error("the torrent's metadata is not known yet")]
+    NoMetadata,
     /// The torrent has no such file.
     #[error("the torrent has no file {0}")]
     NoSuchFile(u32),
@@ -59,7 +62,10 @@ pub enum OpenError {
 
 impl FileReader {
     pub(super) fn open(shared: Arc<Shared>, file: FileIndex) -> Result<Self, OpenError> {
-        let layout = shared.metainfo.layout();
+        if !shared.has_metainfo() {
+            return Err(OpenError::NoMetadata);
+        }
+        let layout = shared.metainfo().layout();
         let Some(file) = layout.file_index(file.get()) else { return Err(OpenError::NoSuchFile(file.get())) };
         if layout.file(file).is_padding() {
             return Err(OpenError::Padding(file.get()));
@@ -93,7 +99,7 @@ impl FileReader {
 
     /// How many bytes from the position on could be read without waiting.
     pub fn ready(&self) -> u64 {
-        let layout = Arc::clone(self.shared.metainfo.layout());
+        let layout = Arc::clone(self.shared.metainfo().layout());
         let have = self.shared.have.read();
         let mut at = self.position;
         while at < self.len {
@@ -184,7 +190,7 @@ impl Read for FileReader {
         if self.position >= self.len || buf.is_empty() {
             return Ok(0);
         }
-        let layout = Arc::clone(self.shared.metainfo.layout());
+        let layout = Arc::clone(self.shared.metainfo().layout());
         let Some(piece) = self.piece_at(&layout, self.position) else { return Ok(0) };
         if !self.shared.have.read().get(piece.get()) {
             self.announce(&layout);

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::handle::{PeerStats, Snapshot, Stats};
 use super::store::{Job, Moment, Totals};
-use super::{Owner, Phase, State};
+use super::{Owner, Phase, State, announce};
 use crate::config::Priority;
-use crate::discovery::TrackerState;
 use crate::peer::{Activity, PeerKey, Traffic};
 
 /// How often chokes are decided (BEP 3).
@@ -76,17 +75,9 @@ impl Owner {
             Phase::Running | Phase::Waiting(..) if !self.peers.is_empty() => Activity::Connected,
             Phase::Waiting(..) => Activity::DiskFull,
             Phase::Running if !self.dialling.is_empty() => Activity::Dialling,
-            Phase::Running if self.a_tracker_is_asked() => Activity::Tracker,
+            Phase::Running if self.announcer.as_ref().is_some_and(announce::is_asked) => Activity::Tracker,
             Phase::Running => Activity::NoPeers,
         }
-    }
-
-    /// Whether a tracker that has not answered yet may still bring peers.
-    fn a_tracker_is_asked(&self) -> bool {
-        let trackers = self.announcer.as_ref().map_or_else(Vec::new, |announcer| announcer.snapshot());
-        let any = |state| trackers.iter().any(|tracker| tracker.state == state);
-        let answered = any(TrackerState::Working) || any(TrackerState::Failed);
-        any(TrackerState::Announcing) || (any(TrackerState::Untried) && !answered)
     }
 
     fn measure(&mut self, now: Instant) {
@@ -196,7 +187,7 @@ impl Owner {
 
     /// Counts the wanted bytes and those of them that are verified, after either changed as a whole.
     pub(super) fn recount(&mut self) {
-        let layout = self.shared.metainfo.layout();
+        let layout = self.shared.metainfo().layout();
         let have = self.shared.have.read();
         let wanted = layout.pieces().filter(|piece| self.picker.priority(piece.get()) != Some(Priority::Skip));
         self.progress = wanted.fold((0, 0), |(wanted, done), piece| {

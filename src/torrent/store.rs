@@ -18,7 +18,7 @@ use crate::bits::Bits;
 use crate::config::{AddOptions, Check, Priority, Storing};
 use crate::crew::NoThread;
 use crate::hash::Hashing;
-use crate::metainfo::FileIndex;
+use crate::metainfo::{FileIndex, Metainfo};
 use crate::storage::resume::{self, Journal, Trust, touch, without_journal};
 use crate::storage::{Options, Storage, StorageError, Way, check};
 
@@ -31,6 +31,10 @@ const STACK: usize = 256 * 1024;
 
 /// Something to do about the files.
 pub(super) enum Job {
+    /// Look whether an earlier run has kept the metainfo.
+    Recall,
+    /// Keep the metainfo for later runs.
+    Keep(Metainfo),
     /// Open the files and find out which pieces are right.
     Open { number: u32, check: Check, wanted: Vec<bool> },
     /// A file is wanted now, or is not.
@@ -115,7 +119,7 @@ pub(super) fn start(
 
 /// The job that a new torrent begins with.
 pub(super) fn first_job(shared: &Shared, options: &AddOptions) -> Job {
-    let wanted = wanted_files(&super::priorities(shared.metainfo.layout(), &options.priorities));
+    let wanted = wanted_files(&super::priorities(shared.metainfo().layout(), &options.priorities));
     Job::Open { number: 0, check: options.check, wanted }
 }
 
@@ -141,6 +145,14 @@ impl Store {
     fn act(&mut self, job: Job) {
         let prepared = if let Job::Want(file, true) = job { Some(file) } else { None };
         let result = match job {
+            Job::Recall => {
+                self.tell(StoreFact::Recalled(self.recall()));
+                Ok(())
+            }
+            Job::Keep(metainfo) => {
+                self.keep(&metainfo);
+                Ok(())
+            }
             Job::Open { number, check, wanted } => self.open(number, check, wanted),
             Job::Want(file, wanted) => self.want(file, wanted),
             Job::Retry => self.retry(),
@@ -193,7 +205,33 @@ impl Store {
     }
 
     fn name(&self) -> String {
-        self.shared.metainfo.info_hash().to_string()
+        self.shared.info_hash.to_string()
+    }
+
+    fn torrent_path(&self) -> PathBuf {
+        self.folder.join(self.name() + ".torrent")
+    }
+
+    /// The metainfo that an earlier run has kept.
+    fn recall(&self) -> Option<Metainfo> {
+        let path = self.torrent_path();
+        if !path.exists() {
+            return None;
+        }
+        let found = Metainfo::read(&path).inspect_err(|error| log::warn!("{error}; it is looked for again"));
+        found.ok().filter(|metainfo| metainfo.info_hash() == self.shared.info_hash)
+    }
+
+    /// Keeps the metainfo beside the journal, so that a magnet link needs no search the next time. Nothing is lost where
+    /// that does not work.
+    fn keep(&self, metainfo: &Metainfo) {
+        let path = self.torrent_path();
+        if std::fs::read(&path).is_ok_and(|there| there == metainfo.as_bytes()) {
+            return;
+        }
+        if let Err(error) = resume::replace(&path, metainfo.as_bytes()) {
+            log::warn!("{}: the metadata is not kept: {error}", metainfo.name());
+        }
     }
 
     fn journal_path(&self) -> PathBuf {
@@ -203,7 +241,7 @@ impl Store {
     fn open(&mut self, opening: u32, how: Check, wanted: Vec<bool>) -> Result<(), StorageError> {
         // A second opening looks at the files anew.
         self.storage = None;
-        let layout = Arc::clone(self.shared.metainfo.layout());
+        let layout = Arc::clone(self.shared.metainfo().layout());
         let options = Options {
             state_dir: self.folder.clone(),
             name: self.name(),
@@ -213,10 +251,10 @@ impl Store {
             max_open_files: OPEN_FILES,
         };
         let storage = Arc::new(Storage::open(Arc::clone(&layout), &self.shared.dir, options)?);
-        let info_hash = self.shared.metainfo.info_hash();
+        let info_hash = self.shared.info_hash;
         let found = match how {
             Check::Journal => Journal::load(&self.journal_path(), info_hash, &layout).unwrap_or_else(|error| {
-                log::warn!("{}: {error}; the files are hashed instead", self.shared.metainfo.name());
+                log::warn!("{}: {error}; the files are hashed instead", self.shared.metainfo().name());
                 None
             }),
             Check::Full | Check::ReadOnly => None,
@@ -257,7 +295,7 @@ impl Store {
     }
 
     fn check(&self, storage: &Storage, which: &Bits) -> Bits {
-        let metainfo = &self.shared.metainfo;
+        let metainfo = self.shared.metainfo();
         let total = which.count();
         let done = AtomicU32::new(0);
         let step = (total / 200).max(1);
@@ -301,7 +339,7 @@ impl Store {
         journal.priorities = record.priorities.iter().map(|&priority| priority as u8).collect();
         let written = journal.record(storage).map_err(|error| error.to_string());
         if let Err(error) = written.and_then(|()| journal.store(&path).map_err(|error| error.to_string())) {
-            log::warn!("{}: no resume journal: {error}", self.shared.metainfo.name());
+            log::warn!("{}: no resume journal: {error}", self.shared.metainfo().name());
         }
         synced
     }
@@ -310,8 +348,10 @@ impl Store {
         if data == Data::Keep {
             return Ok(());
         }
-        if let Err(error) = resume::remove(&self.journal_path()) {
-            log::warn!("{}: {error}", self.shared.metainfo.name());
+        for path in [self.journal_path(), self.torrent_path()] {
+            if let Err(error) = resume::remove(&path) {
+                log::warn!("{}: {error}", self.shared.name());
+            }
         }
         let result = self.with(Storage::remove_files);
         // Only where it is empty.

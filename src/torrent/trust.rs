@@ -11,25 +11,63 @@ use super::handle::Event;
 use super::peers::{Peer, USELESS_AFTER};
 use super::{Owner, Resources};
 use crate::net::local_addresses;
-use crate::peer::{PeerError, PeerKey, Traffic};
-use crate::policy::{Deed, Record, Source, Standing, Surroundings};
+use crate::peer::{Callee, PeerError, PeerKey, Traffic};
+use crate::policy::{AddressBook, Deed, Record, Source, Standing, Surroundings};
 
-impl Owner {
-    /// Takes in addresses of peers, and dials. `teller` is who named them, where that has an address.
-    pub(super) fn found(&mut self, source: Source, teller: Option<IpAddr>, addrs: &[SocketAddr]) {
+/// What holds while the metadata is looked for, too.
+impl Resources {
+    /// Has a book take in addresses that `teller` named.
+    pub(super) fn take_in(&self, book: &mut AddressBook, source: Source, teller: Option<IpAddr>, addrs: &[SocketAddr]) {
         let (now, today) = (Instant::now(), SystemTime::now());
         let standings: Vec<Standing> = {
-            let reputation = self.resources.reputation.lock();
+            let reputation = self.reputation.lock();
             addrs.iter().map(|&addr| reputation.standing(addr, today)).collect()
         };
         for (&addr, standing) in addrs.iter().zip(standings) {
             if standing == Standing::Cheat {
-                self.book.set_standing(addr, standing);
+                book.set_standing(addr, standing);
             }
-            if self.book.add_told(addr, source, teller, now) {
-                self.book.set_standing(addr, standing);
+            if book.add_told(addr, source, teller, now) {
+                book.set_standing(addr, standing);
             }
         }
+    }
+
+    /// The next address to dial that nobody has been cheated at meanwhile, in this torrent or another.
+    pub(super) fn next_to_dial(&self, book: &mut AddressBook, now: Instant) -> Option<Callee> {
+        loop {
+            let addr = book.next(now)?;
+            if self.standing(addr) != Standing::Cheat {
+                return Some(Callee { addr, plaintext_only: book.is_plaintext_only(addr) });
+            }
+            book.not_dialled(addr, now);
+            book.ban(addr);
+        }
+    }
+
+    /// Whether somebody at an address may be a peer.
+    pub(super) fn welcomes(&self, book: &AddressBook, addr: SocketAddr) -> bool {
+        !book.is_banned(addr) && !book.is_blocked(addr) && self.standing(addr) != Standing::Cheat
+    }
+
+    pub(super) fn note(&self, addr: SocketAddr, deed: Deed) {
+        self.reputation.lock().note(addr, deed, SystemTime::now());
+    }
+
+    /// What is remembered of the peer at an address.
+    pub(super) fn record(&self, addr: SocketAddr) -> Option<Record> {
+        self.reputation.lock().record(addr, SystemTime::now())
+    }
+
+    fn standing(&self, addr: SocketAddr) -> Standing {
+        self.reputation.lock().standing(addr, SystemTime::now())
+    }
+}
+
+impl Owner {
+    /// Takes in addresses of peers, and dials. `teller` is who named them, where that has an address.
+    pub(super) fn found(&mut self, source: Source, teller: Option<IpAddr>, addrs: &[SocketAddr]) {
+        self.resources.take_in(&mut self.book, source, teller, addrs);
         self.dial();
     }
 
@@ -38,34 +76,22 @@ impl Owner {
         self.book.set_surroundings(surroundings(&self.resources));
     }
 
-    /// The next address to dial that nobody has been cheated at meanwhile, in this torrent or another.
-    pub(super) fn next_to_dial(&mut self, now: Instant) -> Option<SocketAddr> {
-        loop {
-            let addr = self.book.next(now)?;
-            if self.standing(addr) != Standing::Cheat {
-                return Some(addr);
-            }
-            self.book.not_dialled(addr, now);
-            self.book.ban(addr);
-        }
-    }
-
     /// Whether somebody at an address may be a peer.
     pub(super) fn welcomes(&self, addr: SocketAddr) -> bool {
-        !self.book.is_banned(addr) && !self.book.is_blocked(addr) && self.standing(addr) != Standing::Cheat
+        self.resources.welcomes(&self.book, addr)
     }
 
     pub(super) fn standing(&self, addr: SocketAddr) -> Standing {
-        self.resources.reputation.lock().standing(addr, SystemTime::now())
+        self.resources.standing(addr)
     }
 
     /// What is remembered of the peer at an address.
     pub(super) fn record(&self, addr: SocketAddr) -> Option<Record> {
-        self.resources.reputation.lock().record(addr, SystemTime::now())
+        self.resources.record(addr)
     }
 
     pub(super) fn note(&self, addr: SocketAddr, deed: Deed) {
-        self.resources.reputation.lock().note(addr, deed, SystemTime::now());
+        self.resources.note(addr, deed);
     }
 
     /// A peer is gone: what remains.

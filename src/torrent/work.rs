@@ -141,7 +141,7 @@ impl Owner {
     /// Whether much has come twice. On a machine that is too busy to tell slow peers from others, asking again costs more
     /// than it gains.
     fn is_wasteful(&self) -> bool {
-        let failed = u64::from(self.failed_pieces) * u64::from(self.shared.metainfo.layout().piece_length());
+        let failed = u64::from(self.failed_pieces) * u64::from(self.shared.metainfo().layout().piece_length());
         let twice = Traffic::read(&self.traffic.wasted).saturating_sub(failed);
         twice > Traffic::read(&self.traffic.down) / TWICE
     }
@@ -190,7 +190,7 @@ impl Owner {
         }
         let index = *picked.first()?;
         let failures = self.suspects.failures(index);
-        let opened = self.shared.metainfo.layout().piece(index).and_then(|piece| self.desk.open(piece, failures));
+        let opened = self.shared.metainfo().layout().piece(index).and_then(|piece| self.desk.open(piece, failures));
         if opened.is_none() {
             self.picker.give_back(index);
         }
@@ -247,7 +247,7 @@ impl Owner {
         }
         self.picker.got(index.get());
         if self.picker.priority(index.get()) != Some(Priority::Skip) {
-            self.progress.1 += u64::from(self.shared.metainfo.layout().piece_len(index));
+            self.progress.1 += u64::from(self.shared.metainfo().layout().piece_len(index));
         }
         self.urgent.retain(|&piece| piece != index.get());
         self.spread(index);
@@ -265,7 +265,7 @@ impl Owner {
 
     /// Files whose last piece this was.
     fn complete_files(&mut self, piece: PieceIndex) {
-        let layout = Arc::clone(self.shared.metainfo.layout());
+        let layout = Arc::clone(self.shared.metainfo().layout());
         let have = self.shared.have.read();
         let mut complete = Vec::new();
         for segment in layout.segments(layout.whole(piece)) {
@@ -313,7 +313,7 @@ impl Owner {
             return;
         }
         self.failed_pieces += 1;
-        let bytes = u64::from(self.shared.metainfo.layout().piece_len(index));
+        let bytes = u64::from(self.shared.metainfo().layout().piece_len(index));
         Traffic::add(&self.traffic.wasted, bytes);
         self.picker.give_back(index.get());
         self.shared.tell(&Event::PieceFailed(index.get()));

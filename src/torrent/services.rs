@@ -1,0 +1,21 @@
+//! Those who look for peers beside the trackers: the one place where a torrent takes part in them and leaves them.
+//!
+//! A search for metadata begins it, and hands it on to the owner that it becomes; any other owner begins it when it goes.
+//! What they find comes as [`Inbox::Found`](super::Inbox::Found). A private torrent (BEP 27) takes part in none; whether it
+//! is private shows only its metainfo, so a magnet link's torrent leaves them when that has come.
+
+use super::Resources;
+use super::handle::Shared;
+use crate::metainfo::Host;
+
+/// The part that a torrent takes; dropping it ends that.
+#[derive(Debug)]
+pub(super) struct Services {}
+
+impl Services {
+    /// Takes part from now on. `nodes` of the DHT are those that the torrent's magnet link names. `None` for a private
+    /// torrent.
+    pub(super) fn start(shared: &Shared, _resources: &Resources, _nodes: &[Host]) -> Option<Self> {
+        (!shared.is_private()).then_some(Self {})
+    }
+}
