@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::hash::Backend;
+use crate::metainfo::Metainfo;
 use crate::policy::IpFilter;
 pub(crate) use crate::policy::Priority;
 
@@ -177,6 +178,9 @@ pub struct AddOptions {
     pub order: Order,
     /// A priority per file, in the order of the metainfo; what is missing is [`Priority::Normal`].
     pub priorities: Vec<Priority>,
+    /// Says a priority per file when the metadata of a magnet link has come, before any file is made; instead of
+    /// `priorities` and of what the link selects.
+    pub choose: Option<Choose>,
     /// Peers to connect to, tracker or not.
     pub peers: Vec<SocketAddr>,
     /// Limits for this torrent, beside those of the session.
@@ -197,12 +201,37 @@ impl AddOptions {
             start: Start::Running,
             order: Order::RarestFirst,
             priorities: Vec::new(),
+            choose: None,
             peers: Vec::new(),
             limits: RateLimits::default(),
             check: Check::Journal,
             seeding: Seeding::Normal,
             announce: true,
         }
+    }
+}
+
+/// Chooses among the files of a torrent that are not known when it is added. Called once, by the torrent's own thread, which
+/// waits for it.
+#[derive(Clone)]
+pub struct Choose(Arc<Chooser>);
+
+type Chooser = dyn Fn(&Metainfo) -> Vec<Priority> + Send + Sync;
+
+impl Choose {
+    /// `choose` gives a priority per file, in the order of the metainfo; what is missing is [`Priority::Normal`].
+    pub fn new(choose: impl Fn(&Metainfo) -> Vec<Priority> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(choose))
+    }
+
+    pub(crate) fn priorities(&self, metainfo: &Metainfo) -> Vec<Priority> {
+        (self.0)(metainfo)
+    }
+}
+
+impl std::fmt::Debug for Choose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Choose")
     }
 }
 

@@ -126,8 +126,8 @@ pub mod verify;
 pub mod wire;
 
 pub use config::{
-    AddOptions, Check, Config, Encryption, ListenConfig, Order, PeerConfig, RateLimits, ResourceConfig, Seeding, Start,
-    Storing, TrackerConfig,
+    AddOptions, Check, Choose, Config, Encryption, ListenConfig, Order, PeerConfig, RateLimits, ResourceConfig,
+    Seeding, Start, Storing, TrackerConfig,
 };
 pub use discovery::{TrackerState, TrackerStatus, dht};
 pub use download::{DownloadError, download};

@@ -1,15 +1,16 @@
 //! `ropewalk get`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use crossbeam_channel::bounded;
-use ropewalk::{AddOptions, Metainfo, Order, Priority, Start, Torrent};
+use ropewalk::{AddError, AddOptions, Choose, InfoHash, Magnet, Metainfo, OpenError, Order, Priority, Start, Torrent};
 
 use super::exit::{self, Code, failed};
 use super::json::Json;
@@ -17,9 +18,9 @@ use super::network::Network;
 use super::screen::Screen;
 use super::select::{Pattern, numbered, priorities};
 use super::signal::Stop;
-use super::source;
+use super::source::{self, Source};
 use super::trace::Trace;
-use super::watch::{Job, NO_SOURCE, Pipe, Watch};
+use super::watch::{Job, Late, NO_SOURCE, NO_SOURCE_OF_MAGNET, Pipe, Watch};
 use super::words::{Until, read_time, until};
 
 /// How much is read at a time for stdout.
@@ -30,13 +31,17 @@ Download torrents
 
 Every byte is verified before it is written. A download that was stopped, however it was stopped, goes on with the \
 same command: what is verified is recorded in the folder .ropewalk beside the files. That folder stays after the end, \
-so that the same command says at once that there is nothing to do; it can be removed.";
+so that the same command says at once that there is nothing to do; it can be removed. Of a magnet link it also holds the \
+.torrent file, so that nothing has to be looked for the next time.";
 
 const EXAMPLES: &str = concat!(
     "\
 Examples:
   ropewalk get debian.iso.torrent
   ropewalk get https://example.org/album.torrent -o ~/music
+
+  A magnet link, whose metadata comes from peers first:
+  ropewalk get 'magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567'
 
   Some files, by the numbers that `ropewalk show` prints, and by pattern:
   ropewalk get album.torrent --files 1,3-5 --files '*.jpg'
@@ -64,12 +69,14 @@ Events of --json, one object per line, each with the field \"event\", and with
 the torrent, as `ropewalk show` prints it, below the folder:
   blocklist     list, ranges, allowed, bad_lines
   listening     port, addresses
-  added         size, pieces, files, folder
+  added         size, pieces, files, folder; of a magnet link the folder alone
+  metadata      size, pieces, files: the metadata of a magnet link has come
   progress      once a second, and when the state changes:
-                state (opening, checking, downloading, seeding, waiting),
+                state (metadata, opening, checking, downloading, seeding, waiting),
                 wanted, done (verified), downloaded, uploaded, wasted (bytes),
                 down_rate, up_rate (bytes per second), eta (seconds or null),
-                pieces, pieces_total, peers, seeds, known
+                pieces, pieces_total, peers, seeds, known; while metadata is looked
+                for also metadata: tried, offering (peers), pieces, total
   file          number, path: every byte of this file is verified
   tracker       message
   peer          address: connected
@@ -95,7 +102,7 @@ Exit codes:
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_help = EXAMPLES)]
 pub struct Args {
-    /// .torrent files, http(s) URLs of them, or `-` for stdin
+    /// .torrent files, http(s) URLs of them, `-` for stdin, magnet links, or info-hashes
     #[arg(required = true)]
     source: Vec<OsString>,
     /// The folder to download into; `-` writes the bytes in order to stdout and leaves no files
@@ -113,7 +120,7 @@ pub struct Args {
     /// Fetch from the first byte to the last instead of what is rarest first
     #[arg(long)]
     sequential: bool,
-    /// Give up when there has been no peer for so long (30s, 5m) [default: wait]
+    /// Give up when there has been no peer, or no metadata, for so long (30s, 5m) [default: wait]
     #[arg(long, value_name = "TIME", value_parser = read_time)]
     timeout: Option<Duration>,
     /// Say where the time goes, and in the end what it went to, what that means and what could be done
@@ -144,24 +151,22 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let peers = args.network.peers()?;
     let mut sources = Vec::new();
     for source in &args.source {
-        let metainfo = source::load(source, stop)?;
-        if let Some(at) =
-            sources.iter().position(|(_, other): &(_, Metainfo)| other.info_hash() == metainfo.info_hash())
-        {
+        let wanted = Wanted::load(args, source, stop)?;
+        if let Some(at) = sources.iter().position(|other: &Wanted| other.info_hash() == wanted.info_hash()) {
             let (first, second) = (args.source[at].to_string_lossy(), source.to_string_lossy());
             return Err(failed(
                 Code::Usage,
                 format!("{first} and {second} are the same torrent; give each torrent once"),
             ));
         }
-        sources.push((priorities(&args.files, &metainfo)?, metainfo));
+        sources.push(wanted);
     }
     // Where nothing is there and nothing can come, nothing is made either.
-    let hopeless = |metainfo: &Metainfo| {
-        !args.network.has_source(metainfo, &peers) && (to_stdout || !args.output.join(metainfo.name()).exists())
+    let hopeless = |wanted: &&Wanted| {
+        !wanted.has_source(&args.network, &peers) && (to_stdout || !wanted.is_there(&args.output, &args.network))
     };
-    if let Some((_, metainfo)) = sources.iter().find(|(_, metainfo)| hopeless(metainfo)) {
-        return Err(failed(Code::NoPeers, format!("{}: {NO_SOURCE}", metainfo.name())));
+    if let Some(wanted) = sources.iter().find(hopeless) {
+        return Err(failed(Code::NoPeers, format!("{}: {}", wanted.name(), wanted.no_source())));
     }
     let temporary = if to_stdout { Some(temporary(stop)?) } else { None };
     let dir = temporary.as_ref().map_or(args.output.as_path(), |folder| folder.path());
@@ -171,19 +176,35 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
         screen.note(&format!("listening on port {}", session.port()));
     }
     let mut jobs = Vec::new();
-    for (priorities, metainfo) in sources {
+    for wanted in sources {
+        let has_source = wanted.has_source(&args.network, &peers);
         let options = AddOptions {
             start: Start::Paused,
             order: if args.sequential || to_stdout { Order::Sequential } else { Order::RarestFirst },
-            priorities: priorities.clone(),
             peers: peers.clone(),
             announce: !args.network.no_tracker,
             ..AddOptions::new(dir)
         };
-        let has_source = args.network.has_source(&metainfo, &peers);
-        let torrent = session.add(metainfo, options)?;
-        let pipe = if to_stdout { Some(pipe(&torrent, &priorities)?) } else { None };
-        jobs.push(Job { torrent, seed: args.seed, seed_only: false, has_source, pipe });
+        let mut given = Vec::new();
+        let (torrent, late) = match wanted {
+            Wanted::Torrent(metainfo, priorities) => {
+                given.clone_from(&priorities);
+                (session.add(metainfo, AddOptions { priorities, ..options })?, None)
+            }
+            Wanted::Magnet(magnet, _) => {
+                let late = Late { files: args.files.clone(), to_stdout };
+                let files = args.files.clone();
+                // A pattern that takes no file is told of when the files are known; nothing is made until then.
+                let choose = Choose::new(move |metainfo| {
+                    priorities(&files, metainfo)
+                        .unwrap_or_else(|_| vec![Priority::Skip; metainfo.layout().files().len()])
+                });
+                let choose = (!args.files.is_empty()).then_some(choose);
+                (session.add_magnet(*magnet, AddOptions { choose, ..options })?, Some(late))
+            }
+        };
+        let pipe = if to_stdout && late.is_none() { Some(pipe(&torrent, &given)?) } else { None };
+        jobs.push(Job { torrent, seed: args.seed, seed_only: false, has_source, pipe, late });
     }
     let recording = trace.zip(jobs.first()).map(|(trace, job)| trace.start(&job.torrent)).transpose()?;
     let patience = args.timeout.filter(|timeout| !timeout.is_zero());
@@ -206,9 +227,71 @@ fn temporary(stop: &Stop) -> anyhow::Result<tempfile::TempDir> {
     Ok(folder)
 }
 
+/// Something to download, before it is added.
+enum Wanted {
+    Torrent(Metainfo, Vec<Priority>),
+    Magnet(Box<Magnet>, InfoHash),
+}
+
+impl Wanted {
+    fn load(args: &Args, source: &OsStr, stop: &Stop) -> anyhow::Result<Self> {
+        Ok(match source::load(source, stop)? {
+            Source::Torrent(metainfo) => {
+                let priorities = priorities(&args.files, &metainfo)?;
+                Self::Torrent(metainfo, priorities)
+            }
+            Source::Magnet(magnet) => {
+                let info_hash = magnet.info_hash.ok_or_else(|| failed(Code::BadInput, AddError::V2Only.to_string()))?;
+                Self::Magnet(magnet, info_hash)
+            }
+        })
+    }
+
+    fn info_hash(&self) -> InfoHash {
+        match self {
+            Self::Torrent(metainfo, _) => metainfo.info_hash(),
+            Self::Magnet(_, info_hash) => *info_hash,
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Torrent(metainfo, _) => metainfo.name().to_owned(),
+            Self::Magnet(magnet, info_hash) => magnet.name.clone().unwrap_or_else(|| info_hash.to_string()),
+        }
+    }
+
+    /// Whether there is anything that could lead to a peer.
+    fn has_source(&self, network: &Network, peers: &[SocketAddr]) -> bool {
+        match self {
+            Self::Torrent(metainfo, _) => network.has_source(metainfo, peers),
+            Self::Magnet(magnet, _) => network.magnet_has_source(magnet, peers),
+        }
+    }
+
+    fn no_source(&self) -> &'static str {
+        match self {
+            Self::Torrent(..) => NO_SOURCE,
+            Self::Magnet(..) => NO_SOURCE_OF_MAGNET,
+        }
+    }
+
+    /// Whether something of it is there: the content or, of a magnet link, what an earlier run found out.
+    fn is_there(&self, dir: &Path, network: &Network) -> bool {
+        match self {
+            Self::Torrent(metainfo, _) => dir.join(metainfo.name()).exists(),
+            Self::Magnet(_, info_hash) => {
+                let folder = network.state_dir.clone().unwrap_or_else(|| dir.join(".ropewalk"));
+                folder.join(format!("{info_hash}.torrent")).exists()
+            }
+        }
+    }
+}
+
 /// Writes the wanted files to stdout, in order, as their bytes arrive.
-fn pipe(torrent: &Torrent, priorities: &[Priority]) -> anyhow::Result<Pipe> {
-    let layout = torrent.metainfo().layout();
+pub fn pipe(torrent: &Torrent, priorities: &[Priority]) -> anyhow::Result<Pipe> {
+    let metainfo = torrent.metainfo().ok_or(OpenError::NoMetadata)?;
+    let layout = metainfo.layout();
     let wanted = |file: u32| priorities.get(file as usize).is_none_or(|&priority| priority != Priority::Skip);
     let mut readers = Vec::new();
     for (_, file) in numbered(layout).filter(|(_, file)| wanted(file.get())) {

@@ -3,7 +3,7 @@
 //! It owns every word that a person at a terminal reads, and the exit codes. It refuses to know how anything is done.
 //! What is asked for (and `--json`) goes to stdout; progress, notes and errors go to stderr.
 //!
-//! - One file per command: [`get`], [`seed`], [`create`], [`show`], [`verify`], [`demo`], [`completions`].
+//! - One file per command: [`get`], [`seed`], [`create`], [`show`], [`magnet`], [`verify`], [`demo`], [`completions`].
 //! - [`exit`]: exit codes and errors. [`signal`]: Ctrl-C. [`screen`]: bars, lines, logging. [`json`]: events.
 //! - [`hashing`]: which way this program hashes, and `--version --verbose`.
 //! - [`words`]: sizes, rates and times, as they are said and as they are read.
@@ -21,6 +21,7 @@ mod explain;
 mod get;
 mod hashing;
 mod json;
+mod magnet;
 mod network;
 mod screen;
 mod seed;
@@ -49,6 +50,7 @@ const EXAMPLES: &str = concat!(
 Examples:
   ropewalk demo
   ropewalk get debian.iso.torrent
+  ropewalk get 'magnet:?xt=urn:btih:...'
   ropewalk get https://example.org/x.torrent -o ~/films --seed 1.5
   ropewalk create album --tracker http://tracker.example/announce
   ropewalk seed album.torrent --data ~/music
@@ -94,6 +96,7 @@ enum Command {
     Seed(seed::Args),
     Create(create::Args),
     Show(show::Args),
+    Magnet(magnet::Args),
     Verify(verify::Args),
     Demo(demo::Args),
     Completions(completions::Args),
@@ -116,6 +119,7 @@ pub fn run() -> ExitCode {
         Command::Seed(args) => seed::run(args, &screen, &stop),
         Command::Create(args) => create::run(args, &screen, &stop),
         Command::Show(args) => show::run(args, &screen, &stop),
+        Command::Magnet(args) => magnet::run(args, &screen, &stop),
         Command::Verify(args) => verify::run(args, &screen, &stop),
         Command::Demo(args) => demo::run(args, &screen, &stop),
         Command::Completions(args) => completions::run(args, &screen),
@@ -160,6 +164,7 @@ impl Command {
             Self::Seed(args) => args.json,
             Self::Create(args) => args.json,
             Self::Show(args) => args.json,
+            Self::Magnet(args) => args.json,
             Self::Verify(args) => args.json,
             Self::Demo(_) | Self::Completions(_) => false,
         }

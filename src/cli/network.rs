@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use etcetera::BaseStrategy;
-use ropewalk::{Config, Encryption, Metainfo, Session, Storing};
+use ropewalk::{Config, Encryption, Magnet, Metainfo, Session, Storing};
 use serde_json::json;
 
 use super::blocklist;
@@ -154,7 +154,16 @@ impl Network {
 
     /// Whether there is anything that could lead to a peer.
     pub fn has_source(&self, metainfo: &Metainfo, peers: &[SocketAddr]) -> bool {
+        !peers.is_empty() || self.has_tracker(metainfo.trackers().iter().flatten())
+    }
+
+    /// The same for the torrent of a magnet link.
+    pub fn magnet_has_source(&self, magnet: &Magnet, peers: &[SocketAddr]) -> bool {
+        !peers.is_empty() || !magnet.peers.is_empty() || self.has_tracker(magnet.trackers.iter())
+    }
+
+    fn has_tracker<'a>(&self, mut urls: impl Iterator<Item = &'a String>) -> bool {
         let usable = |url: &String| ["http://", "https://", "udp://"].iter().any(|scheme| url.starts_with(scheme));
-        !peers.is_empty() || (!self.no_tracker && metainfo.trackers().iter().flatten().any(usable))
+        !self.no_tracker && urls.any(usable)
     }
 }

@@ -33,6 +33,7 @@ const WORTH_A_BAR: Duration = Duration::from_millis(400);
 /// A bar takes what its fields leave. Done and not done differ without colours, too.
 const BAR: &str = "{prefix}  {wide_bar:.cyan/black.bright}  {msg}";
 const TEXT: &str = "{prefix}  {wide_msg}";
+const SEARCH: &str = "{prefix}  {spinner:.cyan} {wide_msg}";
 
 pub struct Screen {
     bars: MultiProgress,
@@ -169,6 +170,13 @@ fn whole(columns: usize, text: &str) -> &str {
 pub fn say(bar: &ProgressBar, text: String) {
     bar.set_style(style(TEXT));
     bar.set_message(text);
+}
+
+/// Says what is being waited for, with a sign that something goes on.
+pub fn search(bar: &ProgressBar, text: String) {
+    bar.set_style(style(SEARCH));
+    bar.set_message(text);
+    bar.tick();
 }
 
 fn style(template: &str) -> ProgressStyle {

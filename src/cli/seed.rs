@@ -69,7 +69,7 @@ pub struct Args {
 pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let json = Json::new(args.json);
     let peers = args.network.peers()?;
-    let metainfo = source::load(&args.torrent, stop)?;
+    let metainfo = source::load_metainfo(&args.torrent, stop, "seeding")?;
     look(&metainfo, &args.data)?;
     let folder = args.network.state_dir.clone().unwrap_or_else(|| args.data.join(".ropewalk"));
     let trusted = journal_fits(&metainfo, &args.data, &folder);
@@ -87,7 +87,7 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
         ..AddOptions::new(&args.data)
     };
     let torrent = session.add(metainfo, options)?;
-    let job = Job { torrent, seed: Some(args.until), seed_only: true, has_source: true, pipe: None };
+    let job = Job { torrent, seed: Some(args.until), seed_only: true, has_source: true, pipe: None, late: None };
     let code = Watch { screen, json: &json, stop, patience: None, explain: false }.follow(vec![job]);
     session.shutdown();
     code

@@ -9,10 +9,11 @@ use ropewalk::Metainfo;
 use serde_json::{Value, json};
 
 use super::exit::Code;
+use super::magnet;
 use super::screen::Screen;
 use super::select::numbered;
 use super::signal::Stop;
-use super::source;
+use super::source::{self, Source};
 use super::words::{count, printable, size};
 
 /// The last second of the year 9999: later ones are no dates.
@@ -21,13 +22,15 @@ const LAST_DATE: i64 = 253_402_300_799;
 const EXAMPLES: &str = "\
 Examples:
   ropewalk show album.torrent
+  ropewalk show 'magnet:?xt=urn:btih:...'
   ropewalk show https://example.org/album.torrent --json | jq -r .info_hash
   ropewalk create album -o - | ropewalk show -
 
 --json prints one object: name, info_hash, size, piece_length, pieces, private,
 multi_file, files (number, path in the torrent, size, executable), trackers (a list per tier),
 web_seeds, http_seeds, comment, created_by, created (seconds since 1970), source,
-unknown_keys (top, info).
+unknown_keys (top, info). Of a magnet link: magnet, info_hash, info_hash_v2, name, trackers,
+web_seeds, peers, dht_nodes, select (pairs of the first and the last file, counted from 0).
 
 Exit codes:
   0  done
@@ -35,11 +38,11 @@ Exit codes:
   3  stopped by Ctrl-C (or SIGTERM)
   6  bad input: not a torrent, or one that cannot be fetched or used";
 
-/// Show what a .torrent says
+/// Show what a .torrent or a magnet link says
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A .torrent file, an http(s) URL of one, or `-` for stdin
+    /// A .torrent file, an http(s) URL of one, `-` for stdin, or a magnet link
     torrent: OsString,
     /// Print one JSON object
     #[arg(long)]
@@ -47,8 +50,12 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
-    let metainfo = source::load(&args.torrent, stop)?;
-    let text = if args.json { for_programs(&metainfo).to_string() } else { for_people(&metainfo) };
+    let text = match source::load(&args.torrent, stop)? {
+        Source::Torrent(metainfo) if args.json => for_programs(&metainfo).to_string(),
+        Source::Torrent(metainfo) => for_people(&metainfo),
+        Source::Magnet(magnet) if args.json => magnet::for_programs(&magnet).to_string(),
+        Source::Magnet(magnet) => magnet::for_people(&magnet),
+    };
     screen.bytes(format!("{}\n", text.trim_end()).as_bytes())?;
     Ok(Code::Done)
 }

@@ -1,4 +1,4 @@
-//! Where a torrent comes from: a file, an http(s) URL of one, or stdin.
+//! Where a torrent comes from: a file, an http(s) URL of one, stdin, or a magnet link.
 //!
 //! It owns the fetching, which is bounded in size and time. It refuses what ropewalk cannot read yet, and says so.
 
@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, select};
-use ropewalk::Metainfo;
 use ropewalk::metainfo::{MAX_FILE_LEN, MetainfoError, ReadError};
+use ropewalk::{Magnet, Metainfo};
 
 use super::exit::{Code, failed, io_text};
 use super::signal::Stop;
@@ -20,14 +20,50 @@ const FETCH: Duration = Duration::from_secs(120);
 /// How long until a server is connected to, and then until it begins to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The torrent that a SOURCE names.
-pub fn load(source: &OsStr, stop: &Stop) -> anyhow::Result<Metainfo> {
+/// What a SOURCE names.
+pub enum Source {
+    Torrent(Metainfo),
+    Magnet(Box<Magnet>),
+}
+
+/// The torrent or the magnet link that a SOURCE names.
+pub fn load(source: &OsStr, stop: &Stop) -> anyhow::Result<Source> {
     let text = source.to_str().unwrap_or_default();
     let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase()).unwrap_or_default();
     if scheme == "magnet" {
-        let text = "magnet links are not supported yet; give a .torrent file or an http(s) URL of one";
-        return Err(failed(Code::BadInput, text));
+        // Copied from somewhere, it may bring a line end along.
+        let magnet = text.trim().parse::<Magnet>();
+        let magnet =
+            magnet.map_err(|error| failed(Code::BadInput, format!("{error}; check that all of it is there")))?;
+        return Ok(Source::Magnet(Box::new(magnet)));
     }
+    // A bare info-hash, unless it is the name of a file.
+    if matches!(text.len(), 32 | 40)
+        && !Path::new(source).exists()
+        && let Ok(magnet) = text.parse::<Magnet>()
+    {
+        return Ok(Source::Magnet(Box::new(magnet)));
+    }
+    load_torrent(source, stop).map(Source::Torrent)
+}
+
+/// The torrent that a SOURCE names, where a magnet link does not do: `for_what` needs more than it says.
+pub fn load_metainfo(source: &OsStr, stop: &Stop, for_what: &str) -> anyhow::Result<Metainfo> {
+    match load(source, stop)? {
+        Source::Torrent(metainfo) => Ok(metainfo),
+        Source::Magnet(_) => {
+            let text = format!(
+                "{for_what} needs the .torrent file, and a magnet link only names it; give that file \
+                 (`ropewalk get MAGNET` keeps it as .ropewalk/INFO-HASH.torrent beside what it downloads)"
+            );
+            Err(failed(Code::BadInput, text))
+        }
+    }
+}
+
+fn load_torrent(source: &OsStr, stop: &Stop) -> anyhow::Result<Metainfo> {
+    let text = source.to_str().unwrap_or_default();
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase()).unwrap_or_default();
     if text == "-" {
         return unless_stopped(stop, "stdin", read_stdin);
     }
@@ -36,7 +72,8 @@ pub fn load(source: &OsStr, stop: &Stop) -> anyhow::Result<Metainfo> {
         return unless_stopped(stop, &path.display().to_string(), move || read(&path));
     }
     if scheme != "http" && scheme != "https" {
-        let text = format!("{scheme}: URLs cannot be fetched; give a .torrent file or an http(s) URL of one");
+        let text =
+            format!("{scheme}: URLs cannot be fetched; give a .torrent file, an http(s) URL of one, or a magnet link");
         return Err(failed(Code::BadInput, text));
     }
     let url = text.to_owned();

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use ropewalk::{Event, PeerStats, State, Torrent};
+use ropewalk::{Event, Metainfo, PeerStats, State, Torrent};
 
 use super::exit::{Code, failed, io_text};
 use super::screen::Screen;
@@ -58,7 +58,7 @@ impl Trace {
     pub fn start(self, torrent: &Torrent) -> anyhow::Result<Recording> {
         let (stop, stopped) = bounded(0);
         let looker = Looker {
-            recorder: Recorder::new(torrent.metainfo().layout().piece_count()),
+            recorder: Recorder::new(pieces(torrent)),
             events: torrent.events(),
             torrent: torrent.clone(),
             start: Instant::now(),
@@ -102,7 +102,7 @@ impl Recording {
         drop(self.stop);
         let recorder = self.thread.join().map_err(|_| failed(Code::Other, "the trace's thread ended early"))?;
         let (torrent, stats) = (&self.torrent, self.torrent.stats());
-        let layout = torrent.metainfo().layout();
+        let layout = torrent.metainfo().map(Metainfo::layout);
         let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         let (code, error) = match &outcome {
             Ok(code) => (*code, None),
@@ -110,11 +110,11 @@ impl Recording {
         };
         let trouble = || recorder.marks(Kind::Trouble).list.last().map(|mark| mark.text.clone());
         let facts = Facts {
-            name: torrent.metainfo().name().to_owned(),
+            name: torrent.name().to_owned(),
             info_hash: torrent.info_hash().to_string(),
-            size: layout.total_len(),
-            piece_length: layout.piece_length(),
-            files: numbered(layout).count(),
+            size: layout.map_or(0, |layout| layout.total_len()),
+            piece_length: layout.map_or(0, |layout| layout.piece_length()),
+            files: layout.map_or(0, |layout| numbered(layout).count()),
             started: u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
             wanted: stats.wanted,
             done: stats.done,
@@ -153,6 +153,15 @@ struct Looker {
 
 impl Looker {
     fn run(mut self, stopped: &Receiver<()>) -> Recorder {
+        // What a magnet link's torrent consists of shows only its metadata: the page begins there.
+        while self.torrent.metainfo().is_none() {
+            if self.torrent.state().is_final() || stopped.recv_timeout(FINEST) != Err(RecvTimeoutError::Timeout) {
+                return self.recorder;
+            }
+            self.events.try_iter().for_each(drop);
+            self.start = Instant::now();
+            self.recorder = Recorder::new(pieces(&self.torrent));
+        }
         while self.look() {
             let pause = self.recorder.width().clamp(FINEST, SLOWEST);
             if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
@@ -205,8 +214,8 @@ impl Looker {
                 recorder.mark(at, Kind::Failed, &format!("piece {piece} failed its hash"), Some(piece));
             }
             Event::File(file) => {
-                let path = self.torrent.metainfo().layout().file(file).path();
-                recorder.mark(at, Kind::File, &path.to_string_lossy(), None);
+                let path = self.torrent.metainfo().map(|metainfo| metainfo.layout().file(file).path());
+                recorder.mark(at, Kind::File, &path.unwrap_or(Path::new("")).to_string_lossy(), None);
             }
             Event::Finished => recorder.finish(at),
             Event::PeerConnected(addr) => recorder.connected(at, addr),
@@ -218,6 +227,10 @@ impl Looker {
             _ => {}
         }
     }
+}
+
+fn pieces(torrent: &Torrent) -> u32 {
+    torrent.metainfo().map_or(0, |metainfo| metainfo.layout().piece_count())
 }
 
 fn peer(stats: PeerStats) -> PeerLook {

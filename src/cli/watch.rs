@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use console::measure_text_width;
 use crossbeam_channel::Receiver;
 use indicatif::ProgressBar;
-use ropewalk::{CancelRead, Data, Event, Record, Standing, State, Stats, Torrent, TrackerState};
+use ropewalk::{CancelRead, Data, Event, Metainfo, Record, Standing, State, Stats, Torrent, TrackerState};
 use serde_json::{Value, json};
 
-use super::exit::{Code, io_text, without_number};
+use super::exit::{Code, code_of, io_text, text_of, without_number};
 use super::explain::{self, Explain};
 use super::json::Json;
-use super::screen::{DRAW, EVENT, LINE, NAME, Screen, say, show};
-use super::select::numbered;
+use super::screen::{DRAW, EVENT, LINE, NAME, Screen, say, search, show};
+use super::select::{Pattern, numbered, priorities};
 use super::signal::Stop;
 use super::words::{Until, count, in_columns, left, part, percent, printable, rate, shown, size, time};
 
@@ -26,6 +26,10 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(4), Duration::from_mil
 /// Nothing could lead to a peer.
 pub const NO_SOURCE: &str = "nothing to connect to: no tracker that ropewalk can ask, and no --peer; \
                              give an address with --peer HOST:PORT";
+/// The same for a magnet link.
+pub const NO_SOURCE_OF_MAGNET: &str = "nothing to ask for the metadata: the magnet link names no peer and no tracker that \
+                                       ropewalk can ask, and there is no --peer; give an address with --peer HOST:PORT, \
+                                       or the .torrent file";
 /// Wrong files that are named.
 const NAMED: usize = 10;
 
@@ -40,6 +44,16 @@ pub struct Job {
     pub has_source: bool,
     /// Where the bytes go in order, for `-o -`.
     pub pipe: Option<Pipe>,
+    /// Of a magnet link: what is to be done when its files are known.
+    pub late: Option<Late>,
+}
+
+/// What cannot be done before the metadata of a magnet link is there.
+pub struct Late {
+    /// The files that are wanted.
+    pub files: Vec<Pattern>,
+    /// Their bytes go to stdout.
+    pub to_stdout: bool,
 }
 
 /// A thread that writes the files to stdout.
@@ -62,7 +76,7 @@ pub struct Watch<'a> {
 impl Watch<'_> {
     /// Follows all of them to their end, and gives the first code that is not [`Code::Done`].
     pub fn follow(&self, jobs: Vec<Job>) -> anyhow::Result<Code> {
-        let longest = jobs.iter().map(|job| measure_text_width(job.torrent.metainfo().name())).max().unwrap_or(0);
+        let longest = jobs.iter().map(|job| measure_text_width(job.torrent.name())).max().unwrap_or(0);
         let mut rows: Vec<_> = jobs.into_iter().map(|job| Row::new(job, longest.min(NAME), self)).collect();
         loop {
             for row in rows.iter_mut().filter(|row| row.outcome.is_none()) {
@@ -92,6 +106,11 @@ struct Row {
     events: Option<Receiver<Event>>,
     /// The number of each file as people see it, for `events`.
     numbers: Vec<usize>,
+    /// The columns of the names beside bars.
+    width: usize,
+    /// Its metadata is not there yet, and so many pieces of it were when last looked at.
+    searching: bool,
+    metadata: u32,
     /// What it was doing when last looked at.
     doing: &'static str,
     told: Instant,
@@ -110,28 +129,19 @@ struct Row {
 impl Row {
     fn new(job: Job, width: usize, watch: &Watch<'_>) -> Self {
         let now = Instant::now();
-        let label = in_columns(job.torrent.metainfo().name(), width);
-        let layout = job.torrent.metainfo().layout();
-        watch.json.event(
-            "added",
-            with_id(
-                &job.torrent,
-                json!({
-                    "size": layout.total_len(), "pieces": layout.piece_count(),
-                    "files": numbered(layout).count(), "folder": job.torrent.dir().to_string_lossy(),
-                }),
-            ),
-        );
-        let mut numbers = Vec::new();
-        if watch.json.is_wanted() {
-            numbers.resize(layout.files().len(), 0);
-            numbered(layout).for_each(|(number, file)| numbers[file.get() as usize] = number);
-        }
+        let label = in_columns(job.torrent.name(), width);
+        let mut fields = what_it_is(&job.torrent);
+        fields["folder"] = job.torrent.dir().to_string_lossy().into();
+        watch.json.event("added", with_id(&job.torrent, fields));
+        let numbers = if watch.json.is_wanted() { numbers(&job.torrent) } else { Vec::new() };
         Self {
             numbers,
             events: watch.json.is_wanted().then(|| job.torrent.events()),
             bar: watch.screen.is_live().then(|| watch.screen.bar(&label)),
             explain: watch.explain.then(|| Explain::new(watch.screen, width)),
+            width,
+            searching: job.torrent.metainfo().is_none(),
+            metadata: 0,
             job,
             doing: "",
             told: now,
@@ -148,10 +158,20 @@ impl Row {
         let now = Instant::now();
         let stats = self.job.torrent.stats();
         self.pass_events(watch);
-        if stats.peers > 0 {
-            self.alone_since = now;
+        match stats.state {
+            // Peers that do not have it are of no use; whatever comes of it is.
+            State::Metadata { pieces, .. } if pieces == self.metadata => {}
+            State::Metadata { pieces, .. } => (self.metadata, self.alone_since) = (pieces, now),
+            _ if stats.peers > 0 => self.alone_since = now,
+            _ => {}
+        }
+        if self.searching && self.job.torrent.metainfo().is_some() {
+            self.met(watch);
         }
         match &stats.state {
+            State::Metadata { .. } if watch.patience.is_some_and(|patience| now - self.alone_since >= patience) => {
+                self.found_nothing(&stats, watch)?;
+            }
             State::Paused if !self.resumed => self.begin(&stats, watch)?,
             State::Checking { .. } => self.checked = true,
             State::Downloading if self.is_alone(now, watch) => {
@@ -181,8 +201,65 @@ impl Row {
             && self.job.torrent.explain().peers.iter().all(|peer| peer.gone)
     }
 
+    /// The metadata of a magnet link is there.
+    fn met(&mut self, watch: &Watch<'_>) {
+        let torrent = &self.job.torrent;
+        (self.searching, self.job.has_source) = (false, true);
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(in_columns(torrent.name(), self.width));
+        }
+        if watch.json.is_wanted() {
+            self.numbers = numbers(torrent);
+            watch.json.event("metadata", with_id(torrent, what_it_is(torrent)));
+        } else if let Some(metainfo) = torrent.metainfo() {
+            let files = count(numbered(metainfo.layout()).count(), "file", "files");
+            watch.screen.note(&format!("{}: {}, {files}", torrent.name(), size(metainfo.layout().total_len())));
+        }
+    }
+
+    /// The metadata of a magnet link did not come in time.
+    fn found_nothing(&mut self, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
+        let patience = watch.patience.map_or_else(String::new, time);
+        let State::Metadata { tried, offering, .. } = stats.state else { return Ok(()) };
+        let mut tries = vec![format!(
+            "{}: {} connected, {offering} with metadata",
+            count(tried, "connection tried", "connections tried"),
+            stats.peers
+        )];
+        let trackers = self.job.torrent.trackers();
+        for tracker in &trackers {
+            let came = match (&tracker.error, tracker.state) {
+                (Some(error), _) => without_number(error),
+                (None, TrackerState::Working) => count(tracker.peers, "peer", "peers"),
+                (None, _) => "no answer yet".to_owned(),
+            };
+            tries.push(printable(&format!("{}: {came}", tracker.url)));
+        }
+        if trackers.is_empty() {
+            tries.push("no tracker was asked".to_owned());
+        }
+        let text = format!(
+            "no metadata for {patience}; try again later, or give an address with --peer\n  {}",
+            tries.join("\n  ")
+        );
+        self.end(Code::NoPeers, Some(&text), stats, watch)
+    }
+
+    /// What had to wait for the metadata of a magnet link.
+    fn catch_up(&mut self) -> anyhow::Result<()> {
+        let (Some(late), Some(metainfo)) = (self.job.late.take(), self.job.torrent.metainfo()) else { return Ok(()) };
+        priorities(&late.files, metainfo)?;
+        if late.to_stdout {
+            self.job.pipe = Some(super::get::pipe(&self.job.torrent, &self.job.torrent.priorities())?);
+        }
+        Ok(())
+    }
+
     /// The files have been looked at.
     fn begin(&mut self, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
+        if let Err(error) = self.catch_up() {
+            return self.end(code_of(&error), Some(&text_of(&error)), stats, watch);
+        }
         let complete = stats.done == stats.wanted;
         if !complete && self.job.seed_only {
             return self.end(Code::WrongData, Some(&self.what_is_wrong()), stats, watch);
@@ -249,6 +326,7 @@ impl Row {
             return self.end(Code::Done, None, &stats, watch);
         }
         let text = match () {
+            () if self.searching => "stopped while its metadata was looked for".to_owned(),
             () if !self.resumed => "stopped while its files were checked".to_owned(),
             () if self.job.pipe.is_some() => "stopped".to_owned(),
             () => format!(
@@ -303,7 +381,7 @@ impl Row {
         };
         watch.json.event("seeding", with_id(&self.job.torrent, json!({})));
         if !watch.json.is_wanted() {
-            watch.screen.note(&format!("seeding {} {until}", self.job.torrent.metainfo().name()));
+            watch.screen.note(&format!("seeding {} {until}", self.job.torrent.name()));
         }
     }
 
@@ -315,7 +393,7 @@ impl Row {
         for cancel in self.job.pipe.iter().flat_map(|pipe| &pipe.cancels) {
             cancel.cancel();
         }
-        let name = self.job.torrent.metainfo().name();
+        let name = self.job.torrent.name();
         self.pass_events(watch);
         let explanation = self.explain.take().map(|mut explain| {
             explain.clear();
@@ -365,13 +443,16 @@ impl Row {
     fn tell(&mut self, stats: &Stats, now: Instant, watch: &Watch<'_>) {
         let doing = doing(&stats.state);
         let changed = doing != self.doing;
+        if changed && self.searching && !watch.screen.is_live() && !watch.json.is_wanted() {
+            watch.screen.note(&format!("{}: looking for its metadata", self.job.torrent.name()));
+        }
         let every = match () {
             () if watch.screen.is_live() => DRAW,
             () if watch.json.is_wanted() => EVENT,
             () => LINE,
         };
         if changed && let State::Waiting(why) = &stats.state {
-            watch.screen.warn(&format!("{}: {why}", self.job.torrent.metainfo().name()));
+            watch.screen.warn(&format!("{}: {why}", self.job.torrent.name()));
         }
         // A program hears of every change, and of progress whether there is a bar or not.
         if watch.json.is_wanted() && (changed || now - self.told >= EVENT) {
@@ -383,6 +464,7 @@ impl Row {
         self.doing = doing;
         if let Some(bar) = &self.bar {
             match stats.state {
+                State::Metadata { .. } => search(bar, self.text(stats)),
                 State::Checking { done, total } => show(bar, done.into(), total.into(), &[self.text(stats)]),
                 State::Downloading if stats.peers > 0 => show(bar, stats.done, stats.wanted, &fields(stats)),
                 _ => say(bar, self.text(stats)),
@@ -390,17 +472,13 @@ impl Row {
             if let Some(explain) = &mut self.explain {
                 explain.draw(&self.job.torrent, now);
             }
-        } else if !watch.json.is_wanted() && (self.resumed || self.checked) {
+        } else if !watch.json.is_wanted() && (self.resumed || self.checked || self.searching) {
             // The first moments of anything have nothing to tell.
             if !changed {
-                watch.screen.note(&format!(
-                    "{}: {}",
-                    self.job.torrent.metainfo().name(),
-                    self.text(stats).trim_start()
-                ));
+                watch.screen.note(&format!("{}: {}", self.job.torrent.name(), self.text(stats).trim_start()));
                 if let Some(explain) = &mut self.explain {
                     let line = explain.line(&self.job.torrent, now);
-                    watch.screen.note(&format!("{}: {line}", self.job.torrent.metainfo().name()));
+                    watch.screen.note(&format!("{}: {line}", self.job.torrent.name()));
                 }
             }
         }
@@ -411,6 +489,15 @@ impl Row {
     fn text(&self, stats: &Stats) -> String {
         let peers = count(stats.peers, "peer", "peers");
         match &stats.state {
+            State::Metadata { tried, offering, pieces, total } => {
+                let mut text = format!("looking for metadata: {peers} connected, {tried} tried");
+                if *total > 0 {
+                    text += &format!(", {pieces} of {} from {offering}", count(*total as usize, "piece", "pieces"));
+                } else if stats.peers == 0 {
+                    text = text + ", " + &self.why_alone(stats);
+                }
+                text
+            }
             State::Opening | State::Paused => "opening the files".into(),
             State::Checking { done, total } => {
                 format!("{:>3} %  checking the files", percent(u64::from(*done), u64::from(*total)))
@@ -457,15 +544,17 @@ impl Row {
 
     /// Where the content is.
     fn path(&self) -> PathBuf {
-        self.job.torrent.dir().join(self.job.torrent.metainfo().name())
+        self.job.torrent.dir().join(self.job.torrent.name())
     }
 
     /// The files that are not as the torrent says.
     fn what_is_wrong(&self) -> String {
         let (torrent, have) = (&self.job.torrent, self.job.torrent.pieces());
-        let layout = torrent.metainfo().layout();
+        let layout = torrent.metainfo().map(Metainfo::layout);
         let mut wrong = Vec::new();
-        for (_, file) in numbered(layout) {
+        for (layout, file) in
+            layout.into_iter().flat_map(|layout| numbered(layout).map(move |(_, file)| (layout, file)))
+        {
             let of = layout.pieces_of(file);
             let bad = of.clone().filter(|&piece| !have.get(piece)).count();
             if bad > 0 {
@@ -494,10 +583,8 @@ impl Row {
             let (name, fields) = match event {
                 Event::File(file) => {
                     let number = self.numbers.get(file.get() as usize);
-                    (
-                        "file",
-                        json!({ "number": number, "path": torrent.metainfo().layout().file(file).path().to_string_lossy() }),
-                    )
+                    let path = torrent.metainfo().map(|metainfo| metainfo.layout().file(file).path().to_string_lossy());
+                    ("file", json!({ "number": number, "path": path }))
                 }
                 Event::PeerConnected(addr) => ("peer", json!({ "address": addr.to_string() })),
                 Event::PeerGone { addr, why, record } => {
@@ -560,9 +647,29 @@ fn reputation(record: &Record) -> Value {
     })
 }
 
+/// What is known of it, for a program; nothing before its metadata is there.
+fn what_it_is(torrent: &Torrent) -> Value {
+    torrent.metainfo().map(Metainfo::layout).map_or_else(
+        || json!({}),
+        |layout| {
+            json!({
+                "size": layout.total_len(), "pieces": layout.piece_count(), "files": numbered(layout).count(),
+            })
+        },
+    )
+}
+
+/// The number of each file as people see it, by its place.
+fn numbers(torrent: &Torrent) -> Vec<usize> {
+    let Some(layout) = torrent.metainfo().map(Metainfo::layout) else { return Vec::new() };
+    let mut numbers = vec![0; layout.files().len()];
+    numbered(layout).for_each(|(number, file)| numbers[file.get() as usize] = number);
+    numbers
+}
+
 fn with_id(torrent: &Torrent, mut fields: Value) -> Value {
     fields["info_hash"] = torrent.info_hash().to_string().into();
-    fields["name"] = torrent.metainfo().name().into();
+    fields["name"] = torrent.name().into();
     fields
 }
 
@@ -574,6 +681,9 @@ fn progress(stats: &Stats, doing: &str) -> Value {
         "seeds": stats.seeds, "known": stats.known, "eta": stats.eta().map(|eta| eta.as_secs()),
     });
     match &stats.state {
+        State::Metadata { tried, offering, pieces, total } => {
+            fields["metadata"] = json!({ "tried": tried, "offering": offering, "pieces": pieces, "total": total });
+        }
         State::Checking { done, total } => fields["checked"] = json!({ "done": done, "total": total }),
         State::Waiting(why) => fields["why"] = json!(&**why),
         _ => {}
@@ -585,6 +695,7 @@ fn doing(state: &State) -> &'static str {
     match state {
         // Paused is only how it waits between being opened and being let loose.
         State::Opening | State::Paused => "opening",
+        State::Metadata { .. } => "metadata",
         State::Checking { .. } => "checking",
         State::Downloading => "downloading",
         State::Seeding => "seeding",

@@ -151,7 +151,8 @@ impl Magnet {
             "dn" => {
                 let name = unescape(&value.replace('+', " ")).filter(|name| !name.is_empty());
                 if let (None, Some(mut name)) = (&self.name, name) {
-                    name.truncate(name.floor_char_boundary(MAX_NAME_LEN));
+                    let fits = |&at: &usize| name.is_char_boundary(at);
+                    name.truncate((0..=name.len().min(MAX_NAME_LEN)).rev().find(fits).unwrap_or(0));
                     self.name = Some(name);
                 }
                 Ok(())

@@ -418,7 +418,9 @@ impl Search {
         let places = metainfo.layout().files().len() as u32;
         let select = &self.magnet.select;
         // A link that selects nothing that is there means nothing by it.
-        if self.options.priorities.is_empty() && (0..places).any(|file| select.contains(file)) {
+        if let Some(choose) = &self.options.choose {
+            self.options.priorities = choose.priorities(&metainfo);
+        } else if self.options.priorities.is_empty() && (0..places).any(|file| select.contains(file)) {
             let priority = |file| if select.contains(file) { Priority::Normal } else { Priority::Skip };
             self.options.priorities = (0..places).map(priority).collect();
         }

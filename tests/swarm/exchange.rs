@@ -345,7 +345,7 @@ fn peers_hear_when_we_have_enough_and_when_we_want_more_again() {
     introduce(&mut wire, &ExtensionHandshake { m, ..ExtensionHandshake::default() }).unwrap();
     wire.send(&Message::Have(1)).unwrap();
     await_that("heard", &client.torrent, || client.torrent.peers().iter().any(|peer| peer.pieces == 2));
-    let second = client.torrent.metainfo().layout().file_indices().nth(1).unwrap();
+    let second = client.torrent.metainfo().unwrap().layout().file_indices().nth(1).unwrap();
     client.torrent.set_priority(second, Priority::Normal).unwrap();
     assert_eq!(hear(&mut wire, 33, decode_upload_only), Ok(false));
     assert_eq!(hear(&mut wire, 33, decode_upload_only), Ok(true));

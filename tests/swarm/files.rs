@@ -9,7 +9,7 @@ use crate::support::payload::Payload;
 use crate::support::{Client, PATIENCE, await_event, await_that, config};
 
 fn index(client: &Client, file: u32) -> FileIndex {
-    client.torrent.metainfo().layout().file_index(file).unwrap()
+    client.torrent.metainfo().unwrap().layout().file_index(file).unwrap()
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::support::{Client, await_that, config};
 const MIB: usize = 1 << 20;
 
 fn open(client: &Client, file: u32) -> FileReader {
-    let file = client.torrent.metainfo().layout().file_index(file).unwrap();
+    let file = client.torrent.metainfo().unwrap().layout().file_index(file).unwrap();
     client.torrent.open(file).unwrap()
 }
 
