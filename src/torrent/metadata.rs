@@ -79,6 +79,8 @@ struct Search {
     inbox: Receiver<Inbox>,
     jobs: Sender<Job>,
     phase: Phase,
+    /// A pause was asked for before there was anything to pause.
+    pause_wanted: bool,
     hunt: Arc<Hunt>,
     book: AddressBook,
     announcer: Option<Announcer>,
@@ -122,6 +124,7 @@ impl Search {
         let mut search = Self {
             book: resources.book(),
             hunt,
+            pause_wanted: false,
             announcer: None,
             services: None,
             candidates: HashMap::new(),
@@ -172,7 +175,7 @@ impl Search {
             }
             Inbox::Store(StoreFact::Recalled(found)) => match found {
                 Some(metainfo) => self.recalled(&metainfo),
-                None => self.go(),
+                None => self.begin(),
             },
             Inbox::Store(StoreFact::Failed(error)) => self.fail(error.to_string(), true),
             Inbox::Store(_) => {}
@@ -196,14 +199,14 @@ impl Search {
             Command::Stop => self.ended = Some(Ending::Stop),
             Command::Remove(data) => self.ended = Some(Ending::Remove(data)),
             Command::Pause => {
-                self.options.start = Start::Paused;
+                (self.options.start, self.pause_wanted) = (Start::Paused, true);
                 if matches!(self.phase, Phase::Searching) {
                     self.halt();
                     self.set_phase(Phase::Paused);
                 }
             }
             Command::Resume => {
-                self.options.start = Start::Running;
+                (self.options.start, self.pause_wanted) = (Start::Running, false);
                 if matches!(self.phase, Phase::Paused) {
                     self.go();
                 }
@@ -222,6 +225,15 @@ impl Search {
             Command::Announce => self.announcer.iter().for_each(Announcer::announce_now),
             // Nobody knows yet which files and pieces there are.
             Command::Recheck | Command::Priority(..) => {}
+        }
+    }
+
+    /// There is nothing from an earlier run.
+    fn begin(&mut self) {
+        if self.pause_wanted {
+            self.set_phase(Phase::Paused);
+        } else {
+            self.go();
         }
     }
 
@@ -383,7 +395,7 @@ impl Search {
             Err(error) => log::warn!("{}: {error}", metainfo.name()),
         }
         if self.metainfo.is_none() {
-            self.go();
+            self.begin();
         }
     }
 
