@@ -11,6 +11,8 @@ mod clients;
 mod encryption;
 #[path = "interop/exchange.rs"]
 mod exchange;
+#[path = "interop/magnets.rs"]
+mod magnets;
 #[path = "interop/opentracker.rs"]
 mod opentracker;
 #[path = "interop/torrents.rs"]

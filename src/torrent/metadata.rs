@@ -371,8 +371,8 @@ impl Search {
 
     fn admit(&mut self, addr: SocketAddr, closer: Arc<Closer>) -> Option<Admission> {
         let now = Instant::now();
-        if !matches!(self.phase, Phase::Searching) || !self.resources.welcomes(&self.book, addr) || !self.has_room(now)
-        {
+        let welcome = matches!(self.phase, Phase::Searching | Phase::Recalling) && !self.pause_wanted;
+        if !welcome || !self.resources.welcomes(&self.book, addr) || !self.has_room(now) {
             return None;
         }
         let key = self.resources.key();

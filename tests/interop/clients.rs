@@ -19,7 +19,7 @@ s = lt.session({"listen_interfaces": o["listen"], "outgoing_interfaces": "", "en
         & ~lt.alert.category_t.torrent_log_notification & ~lt.alert.category_t.picker_log_notification
         & ~lt.alert.category_t.piece_progress_notification & ~lt.alert.category_t.block_progress_notification
         & ~lt.alert.category_t.dht_log_notification & ~lt.alert.category_t.port_mapping_log_notification, **o["settings"]})
-p = lt.load_torrent_file(o["torrent"])
+p = lt.parse_magnet_uri(o["magnet"]) if o["magnet"] else lt.load_torrent_file(o["torrent"])
 p.save_path = o["dir"]
 p.flags &= ~lt.torrent_flags.auto_managed & ~lt.torrent_flags.paused
 if o["seed"]: p.flags |= lt.torrent_flags.seed_mode
@@ -44,8 +44,23 @@ pub(crate) struct Job<'a> {
 
 /// libtorrent with further settings; also the port that it listens on. What it downloads is there after `done`.
 pub(crate) fn libtorrent(job: &Job<'_>, seed: bool, peers: &[SocketAddr], settings: &Value) -> (Process, u16) {
+    run_libtorrent(job, None, seed, peers, settings)
+}
+
+/// libtorrent that has only the magnet link of a torrent.
+pub(crate) fn libtorrent_by_magnet(job: &Job<'_>, magnet: &str, peers: &[SocketAddr]) -> (Process, u16) {
+    run_libtorrent(job, Some(magnet), false, peers, &json!({}))
+}
+
+fn run_libtorrent(
+    job: &Job<'_>,
+    magnet: Option<&str>,
+    seed: bool,
+    peers: &[SocketAddr],
+    settings: &Value,
+) -> (Process, u16) {
     let options = json!({
-        "torrent": job.torrent, "dir": job.dir, "listen": format!("{}:0", job.ip), "seed": seed, "settings": settings,
+        "magnet": magnet, "torrent": job.torrent, "dir": job.dir, "listen": format!("{}:0", job.ip), "seed": seed, "settings": settings,
         "peers": peers.iter().map(|peer| json!([peer.ip().to_string(), peer.port()])).collect::<Vec<_>>(),
     });
     let mut process = Process::start(Command::new("python3").args(["-c", LIBTORRENT, &options.to_string()]));
