@@ -21,6 +21,7 @@
 //! |---|---|---|---|
 //! | `torrent-HASH8` | picker, choker, peers, addresses, pieces in flight | its inbox, or the next deadline | work and state to peers, never blocking |
 //! | `rx-ADDR` | the read half: dials or is called, shakes hands, reads blocks into their pieces | the socket | facts to the owner, full pieces to the verify queue |
+//! | | before a magnet link's metadata is there: asks for it, and keeps what the peer says for later | the socket, a moment at a time | the same |
 //! | `tx-ADDR` | the write half: claims blocks, asks for them, uploads | its outbox | requests, blocks, haves |
 //! | `verify-N` | nothing that lasts | its turn at the verify queue | stored or corrupt, to the owner |
 //! | `store-HASH8` | the journal; opens and checks files | its jobs, or stored bytes that pile up | what came of them |
@@ -64,6 +65,15 @@
 //! the writer reads blocks from the files, some at a time, and encrypts them before it sends them. Other connections know
 //! nothing of that.
 //!
+//! # Magnet links
+//!
+//! [`Session::add_magnet`] adds a torrent that consists of an info-hash and hints. Its owner thread begins as a search: it
+//! announces, dials and is called like any owner, but its peers are *candidates*, one thread each, that put the metadata
+//! together (BEP 9): each is asked for other pieces, memory is taken for what comes and not for what is claimed, and a whole
+//! that is wrong is fetched again from single peers until it is known who lied. When it is there, the same thread goes on as
+//! the ordinary owner with the same inbox, addresses and announcer, and candidates become peers on the connections that they
+//! have: what they said meanwhile is read first. [`Torrent::metainfo`] is `None` until then.
+//!
 //! # Layers
 //!
 //! Imports point downward only; a test holds this.
@@ -89,7 +99,8 @@
 //! # What is stored
 //!
 //! Beside the files, in `.ropewalk` below the download folder (or in [`Config::state_dir`]): `HASH.resume`, the journal, and
-//! `HASH.parts`, the bytes of skipped files that wanted pieces brought along. A piece is recorded as durable only after
+//! `HASH.parts`, the bytes of skipped files that wanted pieces brought along, and for a magnet link `HASH.torrent`, so that
+//! its metadata is looked for only once. A piece is recorded as durable only after
 //! its bytes were synced. After a kill, what was recorded is neither fetched nor hashed again, as long as length and
 //! modification time of the files fit; the rest is hashed.
 //!

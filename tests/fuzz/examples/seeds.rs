@@ -9,6 +9,7 @@ use ropewalk::wire::extension::{Extension, ExtensionHandshake};
 use ropewalk::wire::handshake::{Handshake, PeerId, Reserved};
 use ropewalk::wire::message::Message;
 use ropewalk::wire::pex::{Contact, PexFlags, PexMessage};
+use ropewalk::wire::metadata::{MetadataLen, MetadataMessage};
 use ropewalk::wire::tracker::udp::{Request, Response, ScrapeEntry};
 use ropewalk::wire::tracker::{AnnounceRequest, Event, Family};
 use sha1::{Digest, Sha1};
@@ -26,6 +27,8 @@ fn main() -> std::io::Result<()> {
         ("tracker", tracker()),
         ("resume", resume()),
         ("blocklist", blocklist()),
+        ("magnet", magnet()),
+        ("metadata", metadata()),
     ];
     for (target, seeds) in targets {
         let folder = corpus.join(target);
@@ -55,6 +58,37 @@ fn blocklist() -> Vec<Seed> {
             "peers",
             b"ropewalk peers 1\n9.9.9.9:0 1048576 0.5 0 1.25 1700000000\n[2001:db8::1]:0 1 0 0 0 1\nx\n".to_vec(),
         ),
+    ]
+}
+
+fn magnet() -> Vec<Seed> {
+    let hash = "0123456789abcdef0123456789abcdef01234567";
+    let with = |rest: &str| format!("magnet:?xt=urn:btih:{hash}{rest}").into_bytes();
+    vec![
+        ("bare", hash.as_bytes().to_vec()),
+        ("base32", b"magnet:?xt=urn:btih:64DZYZWMUAVLIWJUXGDIK4QGAAIN7SL6".to_vec()),
+        ("v2", format!("magnet:?xt=urn:btmh:1220{}", "ab".repeat(32)).into_bytes()),
+        ("hosts", with("&x.pe=192.0.2.7:1&x.pe=[2001:db8::1]:2&x.pe=host.example:3&dht=node.example:4")),
+        (
+            "urls",
+            with("&tr.1=http%3A%2F%2Fa.example%2F%3Fb%3Dc&tr=udp://u.example:1&ws=https://w.example/x+y&dn=a+%C3%A4"),
+        ),
+        ("select", with("&so=0,2-4,3-9,10&so=9999999,7-4,-1,")),
+        ("broken", with("&tr=%zz&dn=%ff&xt=urn:sha1:x&=&a==b&so=%2d")),
+    ]
+}
+
+fn metadata() -> Vec<Seed> {
+    let total = MetadataLen::new(5).expect("a length");
+    let info = b"d6:lengthi1e4:name1:x12:piece lengthi16384e6:pieces20:hhhhhhhhhhhhhhhhhhhhe".to_vec();
+    vec![
+        ("request", MetadataMessage::Request { piece: 3 }.encode()),
+        ("data", MetadataMessage::Data { piece: 0, total, bytes: b"hello" }.encode()),
+        ("reject", MetadataMessage::Reject { piece: 3 }.encode()),
+        ("unknown", b"d8:msg_typei7e5:piecei0ee".to_vec()),
+        ("huge", b"d8:msg_typei1e5:piecei4294967295e10:total_sizei4294967295eex".to_vec()),
+        ("more-than-info", [&info[..], b"8:url-list1:x"].concat()),
+        ("info", info),
     ]
 }
 
