@@ -718,7 +718,6 @@ fn what_is_remembered_of_peers_is_kept_in_the_folder_for_state_and_told_to_progr
     let state = [&get[..3], &["again"], &get[4..], &["--state-dir", "state"]].concat();
     run(folder.path(), &state, 0);
     assert!(folder.path().join("state/peers").exists());
-    ]
 }
 
 /// The album's magnet link.
