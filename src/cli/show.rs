@@ -28,8 +28,8 @@ Examples:
 
 --json prints one object: name, info_hash, size, piece_length, pieces, private,
 multi_file, files (number, path in the torrent, size, executable), trackers (a list per tier),
-web_seeds, http_seeds, comment, created_by, created (seconds since 1970), source,
-unknown_keys (top, info). Of a magnet link: magnet, info_hash, info_hash_v2, name, trackers,
+web_seeds, http_seeds, nodes (of the DHT), comment, created_by, created (seconds since 1970),
+source, unknown_keys (top, info). Of a magnet link: magnet, info_hash, info_hash_v2, name, trackers,
 web_seeds, peers, dht_nodes, select (pairs of the first and the last file, counted from 0).
 
 Exit codes:
@@ -80,6 +80,7 @@ fn for_programs(metainfo: &Metainfo) -> Value {
         "trackers": metainfo.trackers(),
         "web_seeds": metainfo.web_seeds(),
         "http_seeds": metainfo.http_seeds(),
+        "nodes": metainfo.nodes(),
         "comment": metainfo.comment(),
         "created_by": metainfo.created_by(),
         "created": metainfo.creation_date(),
@@ -123,6 +124,7 @@ fn for_people(metainfo: &Metainfo) -> String {
     }
     metainfo.web_seeds().iter().for_each(|url| row("web seeds", url));
     metainfo.http_seeds().iter().for_each(|url| row("http seeds", url));
+    metainfo.nodes().iter().for_each(|node| row("DHT nodes", node));
     let unknown = metainfo.unknown_keys();
     let joined = |keys: &BTreeSet<String>| keys.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
     if !unknown.top.is_empty() {

@@ -150,6 +150,12 @@ impl Metainfo {
         &self.0.parsed.http_seeds
     }
 
+    /// The nodes of the DHT to begin with (BEP 5, `nodes`), as `HOST:PORT` or `[IPV6]:PORT`, at most 16. The hosts are text
+    /// that nobody has checked yet.
+    pub fn nodes(&self) -> &[String] {
+        &self.0.parsed.nodes
+    }
+
     /// The comment; `comment.utf-8` goes before `comment`.
     pub fn comment(&self) -> Option<&str> {
         self.0.parsed.comment.as_deref()

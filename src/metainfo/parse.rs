@@ -4,6 +4,7 @@
 //! errors); of optional fields it takes what has the right type and leaves the rest.
 
 use std::collections::HashSet;
+use std::net::Ipv6Addr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,8 +18,11 @@ use crate::bencode::{self, Value};
 /// What systems take as a path (`PATH_MAX`), and a bound on how deep folders can be nested.
 const MAX_PATH: usize = 4096;
 
+/// Nodes that are taken from a file: each may cost a name lookup.
+const MAX_NODES: usize = 16;
+
 /// The keys of the file's dictionary that are read, or known from BEP 52 and carried for others.
-const TOP_KEYS: [&[u8]; 11] = [
+const TOP_KEYS: [&[u8]; 12] = [
     b"announce",
     b"announce-list",
     b"comment",
@@ -28,6 +32,7 @@ const TOP_KEYS: [&[u8]; 11] = [
     b"encoding",
     b"httpseeds",
     b"info",
+    b"nodes",
     b"piece layers",
     b"url-list",
 ];
@@ -60,6 +65,7 @@ pub(super) struct Parsed {
     pub(super) trackers: Vec<Vec<String>>,
     pub(super) web_seeds: Vec<String>,
     pub(super) http_seeds: Vec<String>,
+    pub(super) nodes: Vec<String>,
     pub(super) comment: Option<String>,
     pub(super) created_by: Option<String>,
     pub(super) creation_date: Option<i64>,
@@ -110,6 +116,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, MetainfoError> {
         trackers: trackers(top),
         web_seeds: top.get("url-list").map(urls).unwrap_or_default(),
         http_seeds: top.get("httpseeds").map(urls).unwrap_or_default(),
+        nodes: top.get("nodes").map(nodes).unwrap_or_default(),
         comment: preferred(top, "comment.utf-8", "comment", Value::as_bytes).map(readable),
         created_by: text(top.get("created by")),
         creation_date: top.get("creation date").and_then(Value::as_int),
@@ -240,6 +247,21 @@ fn urls(value: Value<'_>) -> Vec<String> {
     let one = (!value.is_list()).then_some(value);
     let texts = one.into_iter().chain(value.items()).filter_map(Value::as_str);
     texts.map(str::trim).filter(|url| !url.is_empty()).map(String::from).collect()
+}
+
+/// The nodes of the DHT that a file names as `[host, port]` (BEP 5), the first few of them.
+fn nodes(value: Value<'_>) -> Vec<String> {
+    let node = |pair: Value<'_>| {
+        let mut parts = pair.items();
+        let (host, port) = (parts.next()?.as_str()?.trim(), parts.next()?.as_int()?);
+        let port = u16::try_from(port).ok().filter(|&port| port != 0)?;
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        match bare.parse::<Ipv6Addr>() {
+            Ok(ip) => Some(format!("[{ip}]:{port}")),
+            Err(_) => (!bare.is_empty() && !bare.contains(':')).then(|| format!("{bare}:{port}")),
+        }
+    };
+    value.items().filter_map(node).take(MAX_NODES).collect()
 }
 
 /// What `first` says where it is usable, else what `second` does.

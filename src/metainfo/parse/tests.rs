@@ -101,11 +101,22 @@ fn a_single_web_seed_may_be_a_string() {
 }
 
 #[test]
+fn nodes_of_the_dht_are_read_and_what_is_none_is_left_out() {
+    let nodes = "5:nodesl\
+                 l9:127.0.0.1i6881eel4:hosti1eel11:2001:db8::1i2eel5:[::1]i3ee\
+                 l4:hosti0eel4:hosti65536eel0:i1eel3:a:bi1eel4:hostei7e4:textd1:ai1eeee";
+    let bytes = [&single("")[..single("").len() - 1], nodes.as_bytes()].concat();
+    let metainfo = parse(bytes).unwrap();
+    assert_eq!(metainfo.nodes(), ["127.0.0.1:6881", "host:1", "[2001:db8::1]:2", "[::1]:3"]);
+    assert_eq!(metainfo.unknown_keys(), Default::default());
+}
+
+#[test]
 fn unknown_keys_are_listed_and_kept() {
-    let bytes = [b"d3:zzzi1e5:nodesle2:\x1b\xff0:", &single("5:extra0:9:file treede")[1..]].concat();
+    let bytes = [b"d3:zzzi1e6:othersle2:\x1b\xff0:", &single("5:extra0:9:file treede")[1..]].concat();
     let metainfo = parse(&bytes).unwrap();
     let unknown = metainfo.unknown_keys();
-    assert_eq!(unknown.top.into_iter().collect::<Vec<_>>(), ["nodes", "zzz", "\u{fffd}\u{fffd}"]);
+    assert_eq!(unknown.top.into_iter().collect::<Vec<_>>(), ["others", "zzz", "\u{fffd}\u{fffd}"]);
     assert_eq!(unknown.info.into_iter().collect::<Vec<_>>(), ["extra"]);
     assert_eq!(metainfo.as_bytes(), bytes);
 }
