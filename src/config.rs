@@ -24,6 +24,8 @@ pub struct Config {
     pub resources: ResourceConfig,
     /// How trackers are spoken to.
     pub trackers: TrackerConfig,
+    /// Finding peers without a tracker, by the distributed hash table.
+    pub dht: DhtConfig,
     /// Where the resume journals are kept; `None` for the folder `.ropewalk` beside each torrent's files.
     pub state_dir: Option<PathBuf>,
 }
@@ -164,6 +166,37 @@ pub struct TrackerConfig {
 impl Default for TrackerConfig {
     fn default() -> Self {
         Self { numwant: 200, stop_grace: Duration::from_secs(3) }
+    }
+}
+
+/// Finding peers without a tracker: the distributed hash table (BEP 5), of which a session becomes a node.
+///
+/// Nothing is sent before there is a torrent that may use it, which a private one (BEP 27) may not. A session that is bound
+/// to a loopback address keeps to loopback: it looks no name up and sends nothing elsewhere.
+#[derive(Clone, Debug)]
+pub struct DhtConfig {
+    /// Whether there is a node at all. Default: true.
+    pub enabled: bool,
+    /// Nodes to begin with, as `HOST:PORT`, where those of the last run do not answer. Default: four that are run for
+    /// everybody.
+    pub bootstrap: Vec<String>,
+    /// Whether to ask only, and to tell others that they get no answers (BEP 43). For nodes that cannot be reached, or that
+    /// will not live long. Default: false.
+    pub read_only: bool,
+    /// Where the node's id and the nodes that it knows are kept between runs; `None` for nowhere. A file that cannot be
+    /// understood is ignored, and written anew. Default: `None`.
+    pub state_file: Option<PathBuf>,
+}
+
+impl Default for DhtConfig {
+    fn default() -> Self {
+        let bootstrap = [
+            "router.bittorrent.com:6881",
+            "dht.transmissionbt.com:6881",
+            "dht.libtorrent.org:25401",
+            "router.utorrent.com:6881",
+        ];
+        Self { enabled: true, bootstrap: bootstrap.map(str::to_owned).into(), read_only: false, state_file: None }
     }
 }
 

@@ -43,11 +43,12 @@ pub enum DownloadError {
 /// use ropewalk::{AddOptions, Config, Session, tracker::Tracker};
 /// use std::sync::atomic::AtomicBool;
 ///
-/// // A swarm of one seeding session, with a tracker, on this machine.
+/// // A swarm of one seeding session, with a tracker, on this machine; private, so that nobody else is asked.
 /// let (theirs, ours) = (tempfile::tempdir()?, tempfile::tempdir()?);
 /// std::fs::write(theirs.path().join("hello.txt"), "hello")?;
 /// let tracker = Tracker::start(([127, 0, 0, 1], 0).into())?;
-/// let options = CreateOptions { trackers: vec![vec![tracker.announce_url()]], ..CreateOptions::default() };
+/// let trackers = vec![vec![tracker.announce_url()]];
+/// let options = CreateOptions { trackers, private: true, ..CreateOptions::default() };
 /// let created = create(&theirs.path().join("hello.txt"), &options, &|_, _| {}, &AtomicBool::new(false))?;
 /// std::fs::write(ours.path().join("hello.torrent"), created.metainfo.as_bytes())?;
 /// let seeder = Session::new(Config::default())?;

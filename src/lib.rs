@@ -120,6 +120,7 @@ pub mod bits;
 mod config;
 pub mod create;
 mod crew;
+pub mod dht;
 mod discovery;
 mod download;
 #[cfg(fuzzing)]
@@ -137,10 +138,10 @@ pub mod verify;
 pub mod wire;
 
 pub use config::{
-    AddOptions, Check, Choose, Config, Encryption, ListenConfig, Order, PeerConfig, RateLimits, ResourceConfig,
-    Seeding, Start, Storing, TrackerConfig,
+    AddOptions, Check, Choose, Config, DhtConfig, Encryption, ListenConfig, Order, PeerConfig, RateLimits,
+    ResourceConfig, Seeding, Start, Storing, TrackerConfig,
 };
-pub use discovery::{TrackerState, TrackerStatus, dht};
+pub use discovery::{DhtState, DhtStats, DhtStatus, TrackerState, TrackerStatus};
 pub use download::{DownloadError, download};
 pub use metainfo::{InfoHash, Magnet, Metainfo};
 pub use peer::{Activity, Protection, Times};

@@ -18,8 +18,9 @@ use socket2::Socket;
 
 use crate::config::{AddOptions, Config, RateLimits};
 use crate::crew::{Crew, NoThread};
-use crate::discovery::Tls;
+use crate::discovery::{DhtStatus, NodeHandle, Tls};
 use crate::metainfo::{InfoHash, Magnet, Metainfo};
+use crate::net::udp::UdpPort;
 use crate::net::{Closer, Listener, bind_listener};
 use crate::peer::{self, BufferPool, Door, Incoming, PeerError, Valve};
 use crate::policy::IpFilter;
@@ -112,6 +113,7 @@ impl Session {
         let crew = Arc::new(Crew::new(config.resources.max_threads));
         let thread = |error: NoThread| SessionError::Thread(error.to_string());
         let verify = torrent::verify::start(&crew, &config.resources).map_err(thread)?;
+        let dht = if config.dht.enabled { start_dht(&config, port, &crew) } else { None };
         let resources = Arc::new(Resources {
             crew: Arc::clone(&crew),
             our_id: PeerId::ropewalk(std::array::from_fn(|_| fastrand::u8(..))),
@@ -122,6 +124,7 @@ impl Session {
             down: Arc::new(Valve::new(config.limits.down)),
             up: Arc::new(Valve::new(config.limits.up)),
             tls: Tls::default(),
+            dht,
             key_for_trackers: fastrand::u32(..),
             next_key: AtomicU32::new(0),
             filter: RwLock::new(Arc::clone(&config.peers.filter)),
@@ -193,6 +196,17 @@ impl Session {
         self.resources.port
     }
 
+    /// How it goes with the session's node of the DHT; `None` where it is none.
+    pub fn dht(&self) -> Option<DhtStatus> {
+        self.resources.dht.as_ref().map(NodeHandle::status)
+    }
+
+    /// The addresses at which the session's node of the DHT is heard: UDP, the ports of
+    /// [`listen_addrs`](Self::listen_addrs) where they are free.
+    pub fn dht_addrs(&self) -> Vec<SocketAddr> {
+        self.resources.dht.as_ref().map_or_else(Vec::new, |node| node.addrs().to_vec())
+    }
+
     /// The limits of all torrents together from now on.
     pub fn set_limits(&self, limits: RateLimits) {
         let now = Instant::now();
@@ -227,6 +241,9 @@ impl Drop for Session {
         for shared in torrents {
             shared.command(Command::Stop).ok();
         }
+        if let Some(dht) = &self.resources.dht {
+            dht.stop();
+        }
         // The verify workers end with the last sender; all others go with their torrents.
         self.resources.verify.lock().take();
         self.resources.crew.join();
@@ -242,6 +259,18 @@ fn listen(config: &Config) -> Result<Vec<Listener>, SessionError> {
     let fallback = ports == crate::config::ListenConfig::default().ports;
     let listeners = listeners.or_else(|error| if fallback { bind_listener(bind, 0..=0) } else { Err(error) });
     listeners.map_err(|source| SessionError::Listen { first, last, bind, source })
+}
+
+/// A node of the DHT, on the UDP port of the number that we listen on, so that one number serves both; or else on any. A
+/// session can do without.
+fn start_dht(config: &Config, port: u16, crew: &Crew) -> Option<NodeHandle> {
+    let bind = |port| UdpPort::bind(config.listen.bind, port);
+    let started = bind(port).or_else(|_| bind(0)).map_err(|error| format!("no UDP port: {error}"));
+    let started = started.and_then(|port| {
+        log::debug!("UDP on {:?}", port.addrs());
+        NodeHandle::start(port, config.dht.clone(), crew).map_err(|error| error.to_string())
+    });
+    started.inspect_err(|error| log::warn!("the DHT is not used: {error}")).ok()
 }
 
 /// Callers that have not said yet which torrent they call for.
@@ -344,7 +373,11 @@ fn greet(
     let door = Door {
         timeout: peers.handshake_timeout,
         encryption: peers.encryption,
-        find: &|info_hash| torrents.read().contains_key(info_hash).then_some(resources.our_id),
+        find: &|info_hash| {
+            let torrents = torrents.read();
+            let shared = torrents.get(info_hash)?;
+            Some((resources.our_id, resources.has_dht_for(shared)))
+        },
         find_hidden: &|name| torrents.read().find_hidden(name),
     };
     let (info_hash, incoming) = peer::greet(socket, addr, Arc::clone(&closer), &door)?;

@@ -24,6 +24,7 @@ fn ropewalk(folder: &Path, args: &[&str]) -> assert_cmd::Command {
     let mut command = assert_cmd::Command::cargo_bin("ropewalk").unwrap();
     command.current_dir(folder).args(args).timeout(PATIENCE);
     command.env("XDG_STATE_HOME", folder.join(STATE)).env_remove("RUST_LOG").env_remove("ROPEWALK_HASH");
+    command.env("ROPEWALK_DHT", "off");
     command
 }
 
@@ -96,7 +97,8 @@ impl Running {
             .arg("--json")
             .env("XDG_STATE_HOME", folder.join(STATE))
             .env_remove("RUST_LOG")
-            .env_remove("ROPEWALK_HASH");
+            .env_remove("ROPEWALK_HASH")
+            .env("ROPEWALK_DHT", "off");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
@@ -438,6 +440,7 @@ fn a_reader_that_has_had_enough_ends_it_quietly() {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin("ropewalk"));
     command.current_dir(folder.path()).args(["get", "album.torrent", "-o", "-", "--peer", &addr, "--port", "0"]);
     command.env("XDG_STATE_HOME", folder.path().join(STATE));
+    command.env("ROPEWALK_DHT", "off");
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut first = [0; 10];
     child.stdout.take().unwrap().read_exact(&mut first).unwrap();
@@ -625,6 +628,7 @@ fn a_full_disk_behind_stdout_is_code_5_and_says_so() {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin("ropewalk"));
         command.current_dir(folder.path()).args(args).env("XDG_STATE_HOME", folder.path().join(STATE));
         command.env_remove("RUST_LOG").env_remove("ROPEWALK_HASH");
+        command.env("ROPEWALK_DHT", "off");
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
         let output = command.stdout(full).stderr(Stdio::piped()).output().unwrap();
         let (_, err) = said(&output, 5);

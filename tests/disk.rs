@@ -139,6 +139,7 @@ fn a_file_that_is_cut_off_while_it_is_seeded_fails_the_torrent_and_not_the_proce
     let (seed, addr) = Ropewalk::seed(&payload, &payload.data());
     let mut config = Config::default();
     config.listen.ports = 0..=0;
+    config.dht.enabled = false;
     config.limits.down = Some(3_000_000);
     let session = Session::new(config).unwrap();
     let mut options = AddOptions::new(payload.empty_folder("out"));

@@ -41,6 +41,7 @@ fn session_with(ip: IpAddr, encryption: Encryption) -> Session {
     env_logger::builder().is_test(true).try_init().ok();
     let mut config = Config::default();
     config.peers.encryption = encryption;
+    config.dht.enabled = false;
     config.listen.ports = 0..=0;
     config.listen.bind = Some(ip);
     Session::new(config).unwrap()

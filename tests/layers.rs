@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["peer", "discovery"],
     &["torrent"],
     &["session"],
-    &["tracker", "create", "download", "verify"],
+    &["tracker", "create", "dht", "download", "verify"],
     &["cli"],
     // They declare and re-export.
     &["lib", "main", "fuzzing"],

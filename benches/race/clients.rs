@@ -61,7 +61,7 @@ fn known() -> Vec<Racer> {
         command,
         prepare: |_| Ok(()),
     };
-    let ropewalk = [&[env!("CARGO_BIN_EXE_ropewalk").to_owned()][..], &words("get {t} -o {o}")[..]].concat();
+    let ropewalk = [&[env!("CARGO_BIN_EXE_ropewalk").to_owned()][..], &words("get {t} -o {o} --no-dht")[..]].concat();
     let python = python_with_libtorrent().unwrap_or_default();
     vec![
         racer("ropewalk", ropewalk),

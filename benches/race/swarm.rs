@@ -78,6 +78,7 @@ impl Swarm {
         let mut peers = Vec::new();
         for &ip in addresses {
             let mut config = Config::default();
+            config.dht.enabled = false;
             config.listen.bind = Some(ip.into());
             config.listen.ports = 0..=0;
             let session = Session::new(config)?;

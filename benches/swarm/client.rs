@@ -27,6 +27,7 @@ pub(crate) fn client(task: &Value) -> anyhow::Result<()> {
     let wanted = task["peers"].as_u64().unwrap_or(0) as usize;
     let idle = task["idle"].as_f64().unwrap_or(0.0);
     let mut config = Config::default();
+    config.dht.enabled = false;
     config.listen.bind = Some(Ipv4Addr::LOCALHOST.into());
     config.listen.ports = 0..=0;
     config.peers.per_torrent = task["room"].as_u64().map_or(wanted + 1, |room| room as usize);

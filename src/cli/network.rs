@@ -16,7 +16,7 @@ use super::hashing::hashing;
 use super::json::Json;
 use super::screen::Screen;
 use super::signal::Stop;
-use super::words::{read_ports, read_rate};
+use super::words::{read_host_port, read_ports, read_rate};
 
 #[derive(Args)]
 #[command(next_help_heading = "Connections")]
@@ -49,6 +49,12 @@ pub struct Network {
     /// Do not exchange addresses of peers with peers
     #[arg(long)]
     pub no_pex: bool,
+    /// Do not look for peers by the DHT, nor answer its nodes; ROPEWALK_DHT=off does the same
+    #[arg(long)]
+    pub no_dht: bool,
+    /// Ask this node of the DHT first; can be repeated
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "no_dht", value_parser = read_host_port)]
+    pub dht_node: Vec<String>,
     /// Have nothing to do with the addresses of this list: P2P text, eMule DAT or CIDR, also gzipped; can be repeated
     #[arg(long, value_name = "FILE|URL")]
     pub blocklist: Vec<OsString>,
@@ -86,6 +92,9 @@ impl Network {
         if let Some(ports) = &self.port {
             config.listen.ports = ports.clone();
         }
+        config.dht.enabled = self.has_dht();
+        config.dht.bootstrap.splice(..0, self.dht_node.iter().cloned());
+        config.dht.state_file = self.state_file("dht");
         config.peers.per_torrent = self.max_peers as usize;
         config.peers.exchange = !self.no_pex;
         config.peers.encryption = match self.encryption {
@@ -125,6 +134,11 @@ impl Network {
         Some(dirs.state_dir().unwrap_or_else(|| dirs.cache_dir()).join("ropewalk").join(name))
     }
 
+    /// Whether the DHT is used at all.
+    fn has_dht(&self) -> bool {
+        !self.no_dht && std::env::var_os("ROPEWALK_DHT").is_none_or(|value| value != "off")
+    }
+
     /// The addresses of `--peer`.
     pub fn peers(&self) -> anyhow::Result<Vec<SocketAddr>> {
         let mut addrs = Vec::new();
@@ -154,12 +168,13 @@ impl Network {
 
     /// Whether there is anything that could lead to a peer.
     pub fn has_source(&self, metainfo: &Metainfo, peers: &[SocketAddr]) -> bool {
-        !peers.is_empty() || self.has_tracker(metainfo.trackers().iter().flatten())
+        let dht = self.has_dht() && !metainfo.is_private();
+        dht || !peers.is_empty() || self.has_tracker(metainfo.trackers().iter().flatten())
     }
 
     /// The same for the torrent of a magnet link.
     pub fn magnet_has_source(&self, magnet: &Magnet, peers: &[SocketAddr]) -> bool {
-        !peers.is_empty() || !magnet.peers.is_empty() || self.has_tracker(magnet.trackers.iter())
+        self.has_dht() || !peers.is_empty() || !magnet.peers.is_empty() || self.has_tracker(magnet.trackers.iter())
     }
 
     fn has_tracker<'a>(&self, mut urls: impl Iterator<Item = &'a String>) -> bool {

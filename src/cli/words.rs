@@ -168,6 +168,15 @@ pub fn read_time(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads `HOST:PORT`, without looking for the host.
+pub fn read_host_port(text: &str) -> Result<String, String> {
+    let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    match parts.and_then(|(_, port)| port.parse::<u16>().ok()) {
+        Some(1..) => Ok(text.to_owned()),
+        _ => Err("no host with a port; write it like 192.0.2.7:6881 or host.example:6881".into()),
+    }
+}
+
 /// Reads `6881` or `6881-6889`.
 pub fn read_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     let wrong = |_| String::from("not a port; write a number from 0 to 65535, or two like 6881-6889");
@@ -183,7 +192,8 @@ mod tests {
     use console::measure_text_width;
 
     use super::{
-        Until, in_columns, part, percent, printable, read_piece_length, read_ports, read_rate, read_time, time, until,
+        Until, in_columns, part, percent, printable, read_host_port, read_piece_length, read_ports, read_rate,
+        read_time, time, until,
     };
 
     #[test]
@@ -215,6 +225,10 @@ mod tests {
         assert_eq!(read_time("5m"), Ok(Duration::from_secs(300)));
         assert_eq!(read_ports("6881"), Ok(6881..=6881));
         assert_eq!(read_ports("6881-6889"), Ok(6881..=6889));
+        assert_eq!(read_host_port("node.example:6881").as_deref(), Ok("node.example:6881"));
+        for wrong in ["node.example", ":6881", "node.example:0", "node.example:70000", "6881"] {
+            assert!(read_host_port(wrong).is_err(), "{wrong}");
+        }
         assert!(read_ports("9-1").is_err() && read_ports("65536").is_err());
     }
 

@@ -7,20 +7,24 @@
 //! - `tiers`: which tracker of a tier is asked when, and about which event (pure, `now` is given);
 //! - `host`: one tracker, whatever it speaks, over both address families;
 //! - `http`, `udp_socket`: one exchange, blocking and interruptible; `udp_tracker` is the machine under the second;
-//! - `interrupt`, `resolve`: what makes a blocking call end when the torrent stops;
-//! - [`dht`]: a node of the DHT as a machine without I/O.
+//! - [`dht`]: a node of the DHT as a machine without I/O; `node`: the session's node, which drives it;
+//! - `interrupt`, `resolve`: what makes a blocking call end when the torrent stops.
 
-pub mod dht;
+pub(crate) mod dht;
 mod host;
 mod http;
 pub(crate) mod interrupt;
+mod node;
 mod resolve;
 mod tiers;
 mod tracker;
 mod udp_socket;
 mod udp_tracker;
 
+pub use dht::DhtStats;
 pub(crate) use http::Tls;
+pub(crate) use node::{ALONE, NodeHandle, Registration};
+pub use node::{DhtState, DhtStatus};
 pub(crate) use resolve::look_up;
 pub(crate) use tracker::{Announcer, Counters, Setup, Timing, TrackerFact};
 pub use tracker::{TrackerState, TrackerStatus};

@@ -69,9 +69,27 @@ pub(crate) fn look_up(hosts: Vec<(String, u16)>, found: impl Fn(Vec<SocketAddr>)
             }
         }
     };
-    if let Err(error) = thread::Builder::new().name("resolve".into()).stack_size(STACK).spawn(lookups) {
+    if let Err(error) = spawn(lookups) {
         log::warn!("names of peers are not looked up: {error}");
     }
+}
+
+/// As [`resolve`], without waiting: `done` is called by the thread of the lookup. It is not joined, so that `done` must
+/// hold nothing up that ends before it.
+pub(super) fn begin(
+    host: &str,
+    port: u16,
+    done: impl FnOnce(io::Result<Vec<SocketAddr>>) + Send + 'static,
+) -> io::Result<()> {
+    let name = host.to_owned();
+    spawn(move || {
+        let found = (name.as_str(), port).to_socket_addrs();
+        done(found.map(|found| found.take(MAX_ADDRESSES).collect()));
+    })
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name("resolve".into()).stack_size(STACK).spawn(work).map(drop)
 }
 
 fn await_lookup(
@@ -82,7 +100,7 @@ fn await_lookup(
 ) -> Result<io::Result<Vec<SocketAddr>>, ResolveError> {
     // One answer, so the thread never waits to hand it over.
     let (sender, receiver) = bounded(1);
-    let spawned = thread::Builder::new().name("resolve".into()).stack_size(STACK).spawn(move || {
+    let spawned = spawn(move || {
         let _ = sender.send(lookup());
     });
     if let Err(error) = spawned {

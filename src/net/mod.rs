@@ -4,6 +4,7 @@ mod halves;
 mod listener;
 pub(crate) mod mse;
 mod stream;
+pub(crate) mod udp;
 mod whereabouts;
 
 pub(crate) use halves::{ReadHalf, WriteHalf, agreed, plain};

@@ -69,7 +69,7 @@ pub(crate) fn dial(
 pub(super) fn call(to: Callee, caller: &Caller, closer: &Arc<Closer>) -> Result<Incoming, PeerError> {
     let timeouts = caller.timeouts;
     let connect = || Stream::connect(to.addr, caller.bind, timeouts.connect, closer).map_err(PeerError::Connect);
-    let ours = ours(caller.info_hash, caller.our_id);
+    let ours = ours(caller.info_hash, caller.our_id, caller.dht);
     let mut stream = connect()?;
     let mut deadline = Instant::now() + timeouts.handshake;
     let encrypt = match caller.encryption {
@@ -102,8 +102,8 @@ pub(super) fn call(to: Callee, caller: &Caller, closer: &Arc<Closer>) -> Result<
 pub(crate) struct Door<'a> {
     pub(crate) timeout: Duration,
     pub(crate) encryption: Encryption,
-    /// Our peer id, where there is this torrent.
-    pub(crate) find: &'a dyn Fn(&InfoHash) -> Option<PeerId>,
+    /// Our peer id, where there is this torrent, and whether we are a node of the DHT there.
+    pub(crate) find: &'a dyn Fn(&InfoHash) -> Option<(PeerId, bool)>,
     /// A torrent by [`torrent_name`](crate::net::mse::torrent_name).
     pub(crate) find_hidden: &'a dyn Fn(&Sha1Hash) -> Option<InfoHash>,
 }
@@ -119,15 +119,15 @@ pub(crate) fn greet(
     let stream = Stream::accepted(socket, &closer)?;
     let deadline = Instant::now() + door.timeout;
     let mut opened = veil::answer(stream.clone(), door.encryption, deadline, door.find_hidden)?;
-    let mut our_id = None;
+    let mut found = None;
     let torrent = opened.torrent;
     let theirs = read_handshake(&mut opened.read, deadline, |info_hash| {
-        our_id = (door.find)(info_hash).filter(|_| torrent.is_none_or(|torrent| torrent == *info_hash));
-        our_id.is_some()
+        found = (door.find)(info_hash).filter(|_| torrent.is_none_or(|torrent| torrent == *info_hash));
+        found.is_some()
     })?;
-    let our_id = our_id.ok_or(PeerError::OtherTorrent)?;
+    let (our_id, dht) = found.ok_or(PeerError::OtherTorrent)?;
     // A call from ourselves is answered all the same: our dialling side recognises its own id and remembers the address.
-    opened.write.write_all(&mut ours(theirs.info_hash, our_id).encode())?;
+    opened.write.write_all(&mut ours(theirs.info_hash, our_id, dht).encode())?;
     if theirs.peer_id == our_id {
         return Err(PeerError::Ourselves);
     }
@@ -149,8 +149,9 @@ impl Incoming {
     }
 }
 
-fn ours(info_hash: InfoHash, peer_id: PeerId) -> Handshake {
-    Handshake { reserved: Reserved::NONE.with_extended().with_fast(), info_hash, peer_id }
+fn ours(info_hash: InfoHash, peer_id: PeerId, dht: bool) -> Handshake {
+    let reserved = Reserved::NONE.with_extended().with_fast();
+    Handshake { reserved: if dht { reserved.with_dht() } else { reserved }, info_hash, peer_id }
 }
 
 /// Reads a handshake of which every part is checked as soon as it is there.

@@ -108,6 +108,8 @@ pub(crate) struct Caller {
     pub(crate) timeouts: Timeouts,
     pub(crate) encryption: Encryption,
     pub(crate) bind: Option<std::net::IpAddr>,
+    /// Whether we are a node of the DHT as far as peers of this torrent may know.
+    pub(crate) dht: bool,
 }
 
 /// How often those who wait at a limit look whether it was changed.
@@ -292,6 +294,8 @@ pub(crate) enum Said {
     UploadOnly(bool),
     /// What it tells of its other peers (BEP 11).
     Exchange(Box<PexMessage>),
+    /// It is a node of the DHT, at this UDP port (BEP 5).
+    Node(u16),
 }
 
 /// Why a peer ended.

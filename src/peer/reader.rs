@@ -36,6 +36,8 @@ const EXTENSION_HANDSHAKES: u32 = 16;
 /// How often, for each piece, a peer may say that it has it no more (BEP 54), and how often over all beyond that.
 const LOSSES: u32 = 2;
 const MORE_LOSSES: u32 = 64;
+/// Ports of its DHT node that are taken from a peer.
+const PORTS: u32 = 4;
 
 /// Reads until the connection ends, first what the peer `said` already.
 pub(super) fn run(link: &Link, context: &Arc<Context>, stream: ReadHalf, said: Vec<u8>) -> Result<(), PeerError> {
@@ -86,6 +88,7 @@ struct PeerState {
     /// Its id for `ut_metadata`.
     metadata_id: Option<u8>,
     metadata_requests: u32,
+    ports: u32,
 }
 
 impl Reader<'_> {
@@ -252,7 +255,8 @@ impl Ear<'_> {
             return Err(PeerError::Protocol("a message of the Fast extension, which was not agreed on"));
         }
         match message {
-            Message::KeepAlive | Message::Unknown { .. } | Message::Port(_) | Message::Piece { .. } => Ok(()),
+            Message::KeepAlive | Message::Unknown { .. } | Message::Piece { .. } => Ok(()),
+            Message::Port(port) => self.port(port),
             Message::Choke => self.choke(true),
             Message::Unchoke => self.choke(false),
             Message::Interested => self.interested(true),
@@ -332,6 +336,15 @@ impl Ear<'_> {
             self.peer.has.set(piece);
         }
         if self.peer.has.count() > known { self.say(Said::Pieces(self.peer.has.clone())) } else { Ok(()) }
+    }
+
+    /// The peer says that it is a node of the DHT (BEP 5). Clients say so once, or again when their port changes.
+    fn port(&mut self, port: u16) -> Result<(), PeerError> {
+        self.peer.ports += 1;
+        if self.peer.ports > PORTS || port == 0 || !self.context.caller.dht {
+            return Ok(());
+        }
+        self.say(Said::Node(port))
     }
 
     fn allowed_fast(&mut self, index: u32) -> Result<(), PeerError> {

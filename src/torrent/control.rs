@@ -63,6 +63,9 @@ impl Owner {
             Command::AddPeers(addrs) => self.found(Source::Manual, None, &addrs),
             Command::Filter => self.filter_changed(),
             Command::Announce => {
+                if let Some(dht) = self.dht() {
+                    dht.search_now();
+                }
                 if let Some(announcer) = &self.announcer {
                     announcer.announce_now();
                 }

@@ -16,7 +16,7 @@ use super::inbox::{Command, Inbox};
 use super::reader::{FileReader, OpenError};
 use crate::bits::Bits;
 use crate::config::{Order, Priority, RateLimits};
-use crate::discovery::TrackerStatus;
+use crate::discovery::{DhtStatus, TrackerStatus};
 use crate::metainfo::{FileIndex, InfoHash, Metainfo};
 use crate::peer::{Protection, Traffic};
 use crate::policy::{Reciprocity, Record, Refused, Standing};
@@ -174,6 +174,8 @@ pub struct Stats {
     pub blocked_callers: u64,
     /// How many copies of the torrent the connected peers have together.
     pub copies: f32,
+    /// The node of the DHT by which peers are looked for; `None` where this torrent does not use it.
+    pub dht: Option<DhtStatus>,
 }
 
 impl Stats {
@@ -290,6 +292,8 @@ pub enum Event {
     PeerBanned(SocketAddr),
     /// A tracker answered or failed.
     Tracker(String),
+    /// The DHT cannot be used now, and why: said once.
+    Dht(String),
 }
 
 /// Whether [`Torrent::remove`] leaves the files.
@@ -526,6 +530,11 @@ impl Shared {
     /// Whether it is known to be private (BEP 27).
     pub(crate) fn is_private(&self) -> bool {
         self.metainfo.get().is_some_and(Metainfo::is_private)
+    }
+
+    /// The nodes of the DHT that its file names, once it is there.
+    pub(crate) fn dht_nodes(&self) -> &[String] {
+        self.metainfo.get().map_or(&[], Metainfo::nodes)
     }
 
     pub(crate) fn has_metainfo(&self) -> bool {

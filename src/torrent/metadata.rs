@@ -119,7 +119,7 @@ impl Search {
             let inbox = shared.inbox.clone();
             Box::new(move |fact| inbox.send(Inbox::Peer(fact)).is_ok())
         };
-        let caller = resources.caller(shared.info_hash);
+        let caller = resources.caller(&shared);
         let hunt = Arc::new(Hunt::new(caller, resources.port, resources.config.peers.idle_timeout, facts));
         let mut search = Self {
             book: resources.book(),

@@ -7,6 +7,7 @@
 //! - [`control`]: what an owner is told to do. [`peers`]: what it does about peers. [`giving`]: what it gives them.
 //!   [`trust`]: whom it trusts. [`exchange`]: what peers say of peers. [`work`]: who fetches what. [`status`]: ticks and
 //!   snapshots.
+//! - [`dht`]: how it takes part in the distributed hash table.
 //! - [`desk`]: the pieces in flight. [`suspects`]: who lied. [`store`]: the thread that opens, checks and journals files.
 //! - [`explain`]: where the time went, [`words`]: the same in words.
 //! - [`verify`]: the workers between a full piece and the files.
@@ -16,6 +17,7 @@
 mod announce;
 mod control;
 mod desk;
+mod dht;
 mod exchange;
 mod explain;
 mod giving;
@@ -45,7 +47,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::bits::Bits;
 use crate::config::{AddOptions, Config, Order, Priority, Seeding};
 use crate::crew::{Crew, NoThread};
-use crate::discovery::{Announcer, Tls, TrackerFact};
+use crate::discovery::{Announcer, NodeHandle, Tls, TrackerFact};
 use crate::metainfo::{FileIndex, InfoHash, Layout, Metainfo};
 use crate::net::Closer;
 use crate::peer::{Activity, BufferPool, Caller, Context, FullPiece, Hunt, PeerKey, Roster, Timeouts, Traffic, Valve};
@@ -92,6 +94,8 @@ pub(crate) struct Resources {
     pub(crate) down: Arc<Valve>,
     pub(crate) up: Arc<Valve>,
     pub(crate) tls: Tls,
+    /// The session's node of the DHT, where it is one.
+    pub(crate) dht: Option<NodeHandle>,
     /// By which a tracker knows us when our address changes.
     pub(crate) key_for_trackers: u32,
     /// Numbers the connections of the session.
@@ -110,9 +114,9 @@ impl Resources {
     }
 
     /// How the connections of a torrent are made.
-    fn caller(&self, info_hash: InfoHash) -> Caller {
+    fn caller(&self, shared: &Shared) -> Caller {
         Caller {
-            info_hash,
+            info_hash: shared.info_hash,
             our_id: self.our_id,
             timeouts: Timeouts {
                 connect: self.config.peers.connect_timeout,
@@ -120,6 +124,7 @@ impl Resources {
                 keep_alive: KEEP_ALIVE,
             },
             encryption: self.config.peers.encryption,
+            dht: self.has_dht_for(shared),
             bind: self.config.listen.bind,
         }
     }
@@ -453,7 +458,7 @@ impl Owner {
         let layout = Arc::clone(self.shared.metainfo().layout());
         Some(Arc::new(Context {
             metainfo: self.shared.metainfo().clone(),
-            caller: resources.caller(self.shared.info_hash),
+            caller: resources.caller(&self.shared),
             have: RwLock::new(Bits::new(layout.piece_count())),
             layout,
             storage: RwLock::new(storage),

@@ -282,6 +282,7 @@ impl Owner {
             self.shared.tell(&Event::PeerConnected(link.addr));
         }
         self.introduce(&link);
+        self.name_our_node(&link);
         self.shared.ledger.joined(Arc::clone(&link));
         let mut peer = Peer::new(link, pieces);
         peer.standing = self.standing(peer.link.addr);
@@ -418,6 +419,7 @@ impl Owner {
                 self.refeed = true;
             }
             Said::Extension(handshake) => self.extension(key, *handshake),
+            Said::Node(port) => self.learn_node(key, port),
             Said::UploadOnly(upload_only) => {
                 peer.upload_only = upload_only;
                 self.look_at_pieces(key);

@@ -5,17 +5,33 @@
 //! is private shows only its metainfo, so a magnet link's torrent leaves them when that has come.
 
 use super::Resources;
+use super::dht::DhtPart;
 use super::handle::Shared;
 use crate::metainfo::Host;
 
 /// The part that a torrent takes; dropping it ends that.
-#[derive(Debug)]
-pub(super) struct Services {}
+pub(super) struct Services {
+    dht: Option<DhtPart>,
+}
 
 impl Services {
     /// Takes part from now on. `nodes` of the DHT are those that the torrent's magnet link names. `None` for a private
     /// torrent.
-    pub(super) fn start(shared: &Shared, _resources: &Resources, _nodes: &[Host]) -> Option<Self> {
-        (!shared.is_private()).then_some(Self {})
+    pub(super) fn start(shared: &Shared, resources: &Resources, nodes: &[Host]) -> Option<Self> {
+        if shared.is_private() {
+            return None;
+        }
+        let of_link = nodes.iter().map(Host::to_string);
+        let of_file = shared.dht_nodes().iter().cloned();
+        let nodes: Vec<String> = of_link.chain(of_file).collect();
+        Some(Self { dht: DhtPart::join(shared, resources, &nodes) })
+    }
+
+    pub(super) fn dht(&self) -> Option<&DhtPart> {
+        self.dht.as_ref()
+    }
+
+    pub(super) fn dht_mut(&mut self) -> Option<&mut DhtPart> {
+        self.dht.as_mut()
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::dht::DhtPart;
 use super::handle::{PeerStats, Snapshot, Stats};
 use super::store::{Job, Moment, Totals};
 use super::{Owner, Phase, State, announce};
@@ -21,6 +22,7 @@ impl Owner {
     pub(super) fn tick(&mut self, now: Instant) {
         self.measure(now);
         self.hand_over_jobs();
+        self.tell_dht();
         match &self.phase {
             Phase::Running => {
                 self.snub_stalled(now);
@@ -173,6 +175,7 @@ impl Owner {
             refused: self.book.refused(),
             blocked_callers: self.resources.blocked_callers.load(Ordering::Relaxed),
             copies: self.picker.distributed_copies(),
+            dht: self.dht().map(DhtPart::status),
         }
     }
 

@@ -44,7 +44,7 @@ impl Ropewalk {
 
     /// Starts it with the options that all have, and few descriptors: as many as most systems give by default.
     fn start(command: &mut Command) -> Self {
-        command.args(["--bind", "127.0.0.1", "--port", "0", "--no-tracker", "--json"]);
+        command.args(["--bind", "127.0.0.1", "--port", "0", "--no-tracker", "--no-dht", "--json"]);
         let mut limited = Command::new("sh");
         limited.args(["-c", "ulimit -n 1024; exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args());
         let state = tempfile::tempdir().unwrap();
@@ -121,6 +121,7 @@ impl Said {
 /// A session that has everything. `up` is its limit in bytes per second.
 pub(crate) fn seeder(payload: &Payload, up: Option<u64>) -> (Session, Torrent, SocketAddr) {
     let mut config = Config::default();
+    config.dht.enabled = false;
     config.listen.ports = 0..=0;
     config.listen.bind = Some([127, 0, 0, 1].into());
     config.limits.up = up;

@@ -21,6 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A session on a free port of 127.0.0.1.
 pub fn config() -> Config {
     let mut config = Config::default();
+    config.dht.enabled = false;
     config.listen.ports = 0..=0;
     config.listen.bind = Some(IpAddr::from([127, 0, 0, 1]));
     config

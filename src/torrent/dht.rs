@@ -1,0 +1,92 @@
+//! How a torrent takes part in the distributed hash table: it is looked up and announced, and its peers and its file name
+//! nodes. A private torrent (BEP 27) takes no part in any of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crossbeam_channel::TrySendError;
+
+use super::handle::{Event, Shared};
+use super::services::Services;
+use super::{Inbox, Owner, Resources};
+use crate::discovery::{DhtState, DhtStatus, NodeHandle, Registration};
+use crate::peer::{Link, Outgoing, PeerKey};
+use crate::policy::Source;
+use crate::wire::message::Message;
+
+/// The part that a torrent takes; dropping it ends that.
+pub(super) struct DhtPart {
+    node: NodeHandle,
+    registration: Registration,
+    /// It was said that no node answers.
+    said_alone: bool,
+    /// What the node was told of our having all.
+    said_seed: bool,
+}
+
+impl DhtPart {
+    /// Takes part from now on, where that is allowed. `nodes` are those that the torrent or its magnet link names, as
+    /// `HOST:PORT`.
+    pub(super) fn join(shared: &Shared, resources: &Resources, nodes: &[String]) -> Option<Self> {
+        let node = resources.dht.clone().filter(|_| !shared.is_private())?;
+        let inbox = shared.inbox.clone();
+        let found = move |peers: &[SocketAddr]| {
+            let sent = inbox.try_send(Inbox::Found(Source::Dht, peers.to_vec()));
+            !matches!(sent, Err(TrySendError::Full(_)))
+        };
+        let port = Some(resources.port).filter(|&port| port != 0);
+        let registration = node.register(shared.info_hash, port, Box::new(found));
+        node.add_names(nodes);
+        Some(Self { node, registration, said_alone: false, said_seed: false })
+    }
+
+    pub(super) fn status(&self) -> DhtStatus {
+        self.node.status()
+    }
+
+    /// Looks for peers as soon as may be.
+    pub(super) fn search_now(&self) {
+        self.registration.search_now();
+    }
+}
+
+impl Resources {
+    /// Whether we are a node of the DHT as far as this torrent is concerned.
+    pub(crate) fn has_dht_for(&self, shared: &Shared) -> bool {
+        self.dht.is_some() && !shared.is_private()
+    }
+}
+
+impl Owner {
+    pub(super) fn dht(&self) -> Option<&DhtPart> {
+        self.services.as_ref().and_then(Services::dht)
+    }
+
+    /// Tells a peer that is a node of the DHT where ours is (BEP 5).
+    pub(super) fn name_our_node(&self, link: &Arc<Link>) {
+        let Some(dht) = self.dht().filter(|_| link.reserved.dht()) else { return };
+        let Some(port) = dht.node.port(link.addr.ip()) else { return };
+        let mut out = Vec::new();
+        Message::Port(port).encode_into(&mut out);
+        link.send(Outgoing::Raw(out.into()));
+    }
+
+    /// A peer said where its node is.
+    pub(super) fn learn_node(&self, key: PeerKey, port: u16) {
+        if let (Some(dht), Some(peer)) = (self.dht(), self.peers.get(&key)) {
+            dht.node.add_node(SocketAddr::new(peer.link.addr.ip(), port));
+        }
+    }
+
+    /// Tells the node whether we have all, and says once that no node of the DHT answers; the node has said it in the log.
+    pub(super) fn tell_dht(&mut self) {
+        let Some(dht) = self.services.as_mut().and_then(Services::dht_mut) else { return };
+        if std::mem::replace(&mut dht.said_seed, self.finished) != self.finished {
+            dht.registration.set_seed(self.finished);
+        }
+        if !dht.said_alone && dht.status().state == DhtState::Alone {
+            dht.said_alone = true;
+            self.shared.tell(&Event::Dht(crate::discovery::ALONE.to_owned()));
+        }
+    }
+}
