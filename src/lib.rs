@@ -28,6 +28,7 @@
 //! | `check-N` | a run of pieces to hash | the disk | |
 //! | `announce-HASH8-TIER` | the trackers of a tier | a tracker, or the next announce | peers to the owner |
 //! | `announce-stop`, `announce-stopped` | trackers that are said farewell to | their answers, for a moment | |
+//! | `udp` | the UDP port and the node of the DHT on it | a datagram, the node's next deadline, or a wake | peers to owners that have room for them |
 //! | `accept` | a listening socket | callers | a new `rx` for each |
 //!
 //! Each piece of mutable state has one owner with one inbox; the rest is immutable and shared, or the piece in flight.
@@ -83,10 +84,10 @@
 //! | [`bits`], [`bencode`], [`metainfo`], config, crew | values, .torrent files, settings, the thread count | know the network |
 //! | [`wire`], [`policy`], [`hash`] | bytes to types; pure decisions; digests | hold a socket, a thread or a clock |
 //! | net, storage | byte streams; verified pieces in files | know BitTorrent messages; hold an unverified byte |
-//! | peer, discovery | one peer's two threads; tracker announces | decide anything about the torrent |
+//! | peer, discovery | one peer's two threads; tracker announces, the DHT | decide anything about the torrent |
 //! | torrent | the owner, its handle, readers, the verify and store threads | wait for a leaf |
 //! | [`Session`] | the port, the limits, the registry | |
-//! | [`create`](mod@create), [`verify`](mod@verify), [`tracker`] | jobs around the engine | |
+//! | [`create`](mod@create), [`dht`], [`verify`](mod@verify), [`tracker`] | jobs around the engine | |
 //!
 //! # Why it is slow
 //!
@@ -103,6 +104,8 @@
 //! its metadata is looked for only once. A piece is recorded as durable only after
 //! its bytes were synced. After a kill, what was recorded is neither fetched nor hashed again, as long as length and
 //! modification time of the files fit; the rest is hashed.
+//!
+//! The id of the node of the DHT and the nodes that it knows are kept in [`DhtConfig::state_file`], if one is named.
 //!
 //! Where [`PeerConfig::reputation_file`] names one: a text file with a line for each of at most 10,000 peers, of what it
 //! gave and what was wrong with it, which fades over days. It is read when the session starts and replaced when it ends.

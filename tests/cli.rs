@@ -168,7 +168,7 @@ fn same_album(left: &Path, right: &Path) {
 #[test]
 fn help_has_examples_and_exit_codes_for_every_command() {
     let folder = tempfile::tempdir().unwrap();
-    for command in ["get", "seed", "create", "show", "magnet", "verify"] {
+    for command in ["get", "seed", "create", "show", "magnet", "verify", "dht"] {
         let (out, _) = run(folder.path(), &[command, "--help"], 0);
         assert!(out.contains("Examples:") && out.contains("Exit codes:"), "{command}");
         assert!(out.lines().all(|line| line.len() <= 100), "{command}: lines that wrap");

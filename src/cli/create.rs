@@ -168,7 +168,12 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
         screen.print(&text)?;
     }
     if options.trackers.is_empty() {
-        screen.note("note: it names no tracker; others need --peer to find you. Add one with --tracker URL");
+        screen.note(match args.private {
+            true => "note: it names no tracker; others need --peer to find you. Add one with --tracker URL",
+            false => {
+                "note: it names no tracker; others find you by the DHT, or with --peer. Add one with --tracker URL"
+            }
+        });
     }
     Ok(Code::Done)
 }

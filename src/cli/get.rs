@@ -75,10 +75,12 @@ the torrent, as `ropewalk show` prints it, below the folder:
                 state (metadata, opening, checking, downloading, seeding, waiting),
                 wanted, done (verified), downloaded, uploaded, wasted (bytes),
                 down_rate, up_rate (bytes per second), eta (seconds or null),
-                pieces, pieces_total, peers, seeds, known; while metadata is looked
-                for also metadata: tried, offering (peers), pieces, total
+                pieces, pieces_total, peers, seeds, known, dht (nodes known, or
+                null where the DHT is not used); while metadata is looked for also
+                metadata: tried, offering (peers), pieces, total
   file          number, path: every byte of this file is verified
   tracker       message
+  dht           message: no node answers; said once
   peer          address: connected
   peer-gone     address, why, reputation (null, or standing: good, unknown, poor,
                 cheat; useful (bytes), lies, faults, stalls, which fade; last_seen)

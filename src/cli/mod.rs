@@ -3,7 +3,8 @@
 //! It owns every word that a person at a terminal reads, and the exit codes. It refuses to know how anything is done.
 //! What is asked for (and `--json`) goes to stdout; progress, notes and errors go to stderr.
 //!
-//! - One file per command: [`get`], [`seed`], [`create`], [`show`], [`magnet`], [`verify`], [`demo`], [`completions`].
+//! - One file per command: [`get`], [`seed`], [`create`], [`show`], [`magnet`], [`verify`], [`demo`], [`dht`],
+//!   [`completions`].
 //! - [`exit`]: exit codes and errors. [`signal`]: Ctrl-C. [`screen`]: bars, lines, logging. [`json`]: events.
 //! - [`hashing`]: which way this program hashes, and `--version --verbose`.
 //! - [`words`]: sizes, rates and times, as they are said and as they are read.
@@ -16,6 +17,7 @@ mod blocklist;
 mod completions;
 mod create;
 mod demo;
+mod dht;
 mod exit;
 mod explain;
 mod get;
@@ -58,6 +60,7 @@ Examples:
 Environment:
   ROPEWALK_HASH  how to hash, to find out what is slow or wrong: crate, avx2 or avx512
                  [default: the quickest here, as `ropewalk --version --verbose` shows]
+  ROPEWALK_DHT   off: find no peers by the DHT, as with --no-dht
   RUST_LOG       what to log, instead of -v: info, ropewalk=trace
 
 Exit codes:
@@ -99,6 +102,7 @@ enum Command {
     Magnet(magnet::Args),
     Verify(verify::Args),
     Demo(demo::Args),
+    Dht(dht::Args),
     Completions(completions::Args),
 }
 
@@ -122,6 +126,7 @@ pub fn run() -> ExitCode {
         Command::Magnet(args) => magnet::run(args, &screen, &stop),
         Command::Verify(args) => verify::run(args, &screen, &stop),
         Command::Demo(args) => demo::run(args, &screen, &stop),
+        Command::Dht(args) => dht::run(args, &screen, &stop),
         Command::Completions(args) => completions::run(args, &screen),
     });
     ended(outcome, &screen, cli.command.is_json())
@@ -166,6 +171,7 @@ impl Command {
             Self::Show(args) => args.json,
             Self::Magnet(args) => args.json,
             Self::Verify(args) => args.json,
+            Self::Dht(args) => args.json,
             Self::Demo(_) | Self::Completions(_) => false,
         }
     }

@@ -222,6 +222,7 @@ impl Looker {
             Event::PeerGone { addr, why, .. } => recorder.gone(at, addr, &why),
             Event::PeerBanned(addr) => recorder.mark(at, Kind::Banned, &format!("{addr} sent wrong data"), None),
             Event::Tracker(message) => recorder.mark(at, Kind::Tracker, &message, None),
+            Event::Dht(message) => recorder.mark(at, Kind::Trouble, &message, None),
             Event::State(State::Waiting(why)) => recorder.mark(at, Kind::Trouble, &why, None),
             Event::State(State::Failed(failure)) => recorder.mark(at, Kind::Trouble, &failure.message, None),
             _ => {}

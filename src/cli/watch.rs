@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use console::measure_text_width;
 use crossbeam_channel::Receiver;
 use indicatif::ProgressBar;
-use ropewalk::{CancelRead, Data, Event, Metainfo, Record, Standing, State, Stats, Torrent, TrackerState};
+use ropewalk::{
+    CancelRead, Data, DhtState, DhtStatus, Event, Metainfo, Record, Standing, State, Stats, Torrent, TrackerState,
+};
 use serde_json::{Value, json};
 
 use super::exit::{Code, code_of, io_text, text_of, without_number};
@@ -25,11 +27,11 @@ use super::words::{Until, count, in_columns, left, part, percent, printable, rat
 const LOOK: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(20));
 /// Nothing could lead to a peer.
 pub const NO_SOURCE: &str = "nothing to connect to: no tracker that ropewalk can ask, and no --peer; \
-                             give an address with --peer HOST:PORT";
+                             give an address with --peer HOST:PORT, or let the DHT look for one";
 /// The same for a magnet link.
 pub const NO_SOURCE_OF_MAGNET: &str = "nothing to ask for the metadata: the magnet link names no peer and no tracker that \
                                        ropewalk can ask, and there is no --peer; give an address with --peer HOST:PORT, \
-                                       or the .torrent file";
+                                       let the DHT look for one, or give the .torrent file";
 /// Wrong files that are named.
 const NAMED: usize = 10;
 
@@ -78,9 +80,15 @@ impl Watch<'_> {
     pub fn follow(&self, jobs: Vec<Job>) -> anyhow::Result<Code> {
         let longest = jobs.iter().map(|job| measure_text_width(job.torrent.name())).max().unwrap_or(0);
         let mut rows: Vec<_> = jobs.into_iter().map(|job| Row::new(job, longest.min(NAME), self)).collect();
+        let mut said_alone = false;
         loop {
             for row in rows.iter_mut().filter(|row| row.outcome.is_none()) {
                 row.look(self)?;
+            }
+            if !said_alone && rows.iter().any(Row::is_without_nodes) {
+                said_alone = true;
+                self.screen
+                    .note("no node of the DHT answers: peers are not found that way; check that UDP gets through");
             }
             self.json.check()?;
             if rows.iter().all(|row| row.outcome.is_some()) {
@@ -192,6 +200,11 @@ impl Row {
             self.tell(&stats, now, watch);
         }
         Ok(())
+    }
+
+    /// Whether it would use the DHT and cannot.
+    fn is_without_nodes(&self) -> bool {
+        self.outcome.is_none() && self.job.torrent.stats().dht.is_some_and(|dht| dht.state == DhtState::Alone)
     }
 
     /// Whether there has been no peer for longer than was asked for. Statistics may be a moment old, and somebody may have
@@ -533,12 +546,18 @@ impl Row {
         let works = trackers.iter().any(|tracker| tracker.state == TrackerState::Working);
         let failed = trackers.iter().find_map(|tracker| Some((tracker, tracker.error.as_ref()?)));
         let asked = match failed {
-            _ if trackers.is_empty() => Some("no tracker is asked".to_owned()),
+            _ if trackers.is_empty() => stats.dht.is_none().then(|| "no tracker is asked".to_owned()),
             _ if works && stats.known == 0 => Some("the tracker knows nobody else".to_owned()),
             _ if works => None,
             Some((tracker, error)) => Some(printable(&format!("{}: {}", tracker.url, without_number(error)))),
             None => Some("asking the tracker".to_owned()),
         };
+        let dht = stats.dht.as_ref().and_then(|dht| match dht.state {
+            DhtState::Alone => Some("no node of the DHT answers"),
+            DhtState::Joined => (stats.known == 0).then_some("the DHT knows nobody else"),
+            _ => Some("joining the DHT"),
+        });
+        let asked = asked.into_iter().chain(dht.map(str::to_owned));
         addresses.into_iter().chain(asked).collect::<Vec<_>>().join("; ")
     }
 
@@ -594,6 +613,7 @@ impl Row {
                 }
                 Event::PeerBanned(addr) => ("banned", json!({ "address": addr.to_string() })),
                 Event::PieceFailed(piece) => ("piece-failed", json!({ "piece": piece })),
+                Event::Dht(message) => ("dht", json!({ "message": message })),
                 Event::Tracker(message) => ("tracker", json!({ "message": printable(&message) })),
                 _ => continue,
             };
@@ -679,6 +699,7 @@ fn progress(stats: &Stats, doing: &str) -> Value {
         "pieces_total": stats.pieces_total, "downloaded": stats.downloaded, "uploaded": stats.uploaded,
         "wasted": stats.wasted, "down_rate": stats.down_rate, "up_rate": stats.up_rate, "peers": stats.peers,
         "seeds": stats.seeds, "known": stats.known, "eta": stats.eta().map(|eta| eta.as_secs()),
+        "dht": stats.dht.as_ref().map(DhtStatus::nodes),
     });
     match &stats.state {
         State::Metadata { tried, offering, pieces, total } => {
