@@ -64,7 +64,7 @@ fn sessions_find_each_other_by_the_dht_alone() {
 }
 
 #[test]
-fn who_was_there_first_is_found_within_two_seconds_of_the_others_announce() {
+fn who_was_there_first_is_found_as_soon_as_the_other_looks() {
     let payload = Payload::single(300_000, PIECE, None);
     let (_node, addr) = node(LOCAL, &[]);
     let leecher = Session::new(config(LOCAL, &[addr])).unwrap();
@@ -76,7 +76,8 @@ fn who_was_there_first_is_found_within_two_seconds_of_the_others_announce() {
     add(&seeder, &payload.metainfo, &payload.data(), &[]);
     finish(&torrent);
     let took = begun.elapsed();
-    assert!(took < Duration::from_secs(6), "generous for a machine that is busy: {took:?}");
+    // Some tenths of a second; the rest is for a machine that is busy.
+    assert!(took < Duration::from_secs(4), "{took:?}");
     payload.assert_in(&folder);
 }
 

@@ -322,3 +322,67 @@ fn load(file: &StateFile) -> SavedDht {
         SavedDht::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::net::udp::UdpPort;
+
+    /// A node at an address, which has to be one of this machine, with a bootstrap node on and one off loopback.
+    fn node(bind: &str) -> Node {
+        let port = UdpPort::bind(Some(bind.parse().unwrap()), 0).unwrap();
+        let shared = Shared {
+            desk: Mutex::default(),
+            waker: port.waker(),
+            addrs: port.addrs().to_vec(),
+            status: Mutex::default(),
+            next: 0.into(),
+        };
+        let bootstrap = ["127.0.0.1:9", "192.0.2.1:9", "node.invalid:9"].map(str::to_owned).into();
+        let config = DhtConfig { bootstrap, ..DhtConfig::default() };
+        Node::new(Arc::new(shared), config)
+    }
+
+    fn sent(node: &mut Node) -> Vec<SocketAddr> {
+        std::iter::from_fn(|| node.poll_transmit()).map(|(to, _)| to).collect()
+    }
+
+    #[test]
+    fn nothing_is_sent_before_something_calls_for_it_and_from_loopback_nothing_leaves() {
+        let mut node = node("127.0.0.1");
+        let now = Instant::now();
+        node.add_node("127.0.0.1:7".parse().unwrap(), now);
+        node.handle_datagram(
+            "127.0.0.1:7".parse().unwrap(),
+            b"d1:ad2:id20:aaaaaaaaaaaaaaaaaaaae1:q4:ping1:t1:x1:y1:qe",
+            now,
+        );
+        node.handle_wake(now);
+        assert_eq!((sent(&mut node), node.poll_timeout()), (Vec::new(), None));
+        node.handle_order(Order::Begin, now);
+        node.settle(now);
+        let to = sent(&mut node);
+        assert!(!to.is_empty() && to.iter().all(|to| to.ip().is_loopback()), "{to:?}");
+    }
+
+    #[test]
+    fn where_nobody_answers_it_is_alone_after_a_while_and_goes_on_trying() {
+        let mut node = node("127.0.0.1");
+        let begun = Instant::now();
+        node.handle_order(Order::Begin, begun);
+        node.settle(begun);
+        assert_eq!(node.shared.status.lock().state, DhtState::Joining);
+        let mut asked = 0;
+        while let Some(due) = node.poll_timeout().filter(|due| *due < begun + Duration::from_secs(60)) {
+            asked += sent(&mut node).len();
+            node.handle_timeout(due);
+            let expected = if due - begun >= ALONE_AFTER { DhtState::Alone } else { DhtState::Joining };
+            let state = node.shared.status.lock().state;
+            // It looks once a second.
+            assert!(state == expected || due - begun < ALONE_AFTER + LOOK.0, "{state:?} after {:?}", due - begun);
+        }
+        assert!((3..60).contains(&asked), "{asked} datagrams in a minute");
+    }
+}

@@ -38,7 +38,7 @@ use names::Resolved;
 
 /// What is said where no node answers.
 pub(crate) const ALONE: &str = "no node of the DHT answers, so that peers are not found that way for now; \
-                                check that UDP gets through, or name a node that runs (--dht-node)";
+                                check that UDP gets through, or name a node that runs";
 
 /// The stack of the thread `udp`: bencode is read with a depth limit, and nothing else recurses.
 const STACK: usize = 256 * 1024;
