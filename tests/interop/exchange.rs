@@ -41,6 +41,7 @@ fn ropewalk_finds_a_peer_that_libtorrent_names() {
         known.wait_for("peer_connect");
         // It does not listen, or it would be named to the other as well, and might be called by it first.
         let mut config = Config::default();
+        config.dht.enabled = false;
         config.listen.accept = false;
         config.listen.bind = Some(network.ours);
         let session = Session::new(config).unwrap();
