@@ -36,7 +36,7 @@ mod words;
 mod work;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -203,8 +203,6 @@ struct Owner {
     suspects: Suspects,
     book: AddressBook,
     exchange: Exchange,
-    /// Where others see us, as far as trackers told (BEP 24).
-    external: (Option<Ipv4Addr>, Option<Ipv6Addr>),
     /// Who goes for a better newcomer, where we are full.
     swaps: Swaps,
     peers: HashMap<PeerKey, Peer>,
@@ -298,7 +296,6 @@ impl Owner {
             suspects: Suspects::default(),
             book,
             exchange: Exchange::new(now),
-            external: (None, None),
             swaps: Swaps::default(),
             peers: HashMap::new(),
             departed: VecDeque::new(),
@@ -399,10 +396,6 @@ impl Owner {
             TrackerFact::Peers { url, peers } => self.found(Source::Tracker, trust::address_of(&url), &peers),
             TrackerFact::ExternalIp { ip, .. } => {
                 self.book.tracker_sees_us(ip);
-                match ip.to_canonical() {
-                    IpAddr::V4(ip) => self.external.0 = Some(ip),
-                    IpAddr::V6(ip) => self.external.1 = Some(ip),
-                }
             }
             _ => {}
         }

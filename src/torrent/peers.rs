@@ -1,7 +1,7 @@
 //! What the owner does about peers: whom to dial, whom to admit, how to react to what they say.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use super::exchange::Acquaintance;
 use super::handle::Event;
 use super::{Admission, Owner, Phase};
 use crate::bits::Bits;
+use crate::config::Encryption;
 use crate::metainfo::PieceIndex;
 use crate::net::Closer;
 use crate::peer::{
@@ -306,15 +307,17 @@ impl Owner {
             _ => {}
         }
         if link.reserved.extended() {
+            let our_ip = |v4| self.book.our_address(v4).filter(|_| link.addr.is_ipv4() != v4).map(|addr| addr.ip());
             let handshake = ExtensionHandshake {
+                e: Some(self.resources.config.peers.encryption != Encryption::Off),
                 m: self.our_extensions(),
                 metadata_size: self.metadata_size(),
                 p: (self.resources.port != 0).then_some(self.resources.port),
                 v: Some(format!("ropewalk {}", env!("CARGO_PKG_VERSION"))),
                 yourip: Some(link.addr.ip()),
                 // Of the family by which it does not see us already.
-                ipv4: self.external.0.filter(|_| !link.addr.is_ipv4()),
-                ipv6: self.external.1.filter(|_| link.addr.is_ipv4()),
+                ipv4: our_ip(true).and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None }),
+                ipv6: our_ip(false).and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None }),
                 reqq: Some(REQUEST_QUEUE),
                 upload_only: (self.finished && !hide).then_some(true),
                 ..ExtensionHandshake::default()

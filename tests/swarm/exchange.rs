@@ -63,6 +63,8 @@ fn our_id(handshake: &ExtensionHandshake, extension: Extension) -> u8 {
 }
 
 fn call(from: u8, client: &Client, payload: &Payload) -> Wire {
+    // Before its files are open it takes nobody in.
+    await_that("open", &client.torrent, || matches!(client.torrent.state(), State::Downloading | State::Seeding));
     Wire::call(Ipv4Addr::new(127, 0, 0, from), client.addr(), payload.metainfo.info_hash(), RESERVED).unwrap()
 }
 
