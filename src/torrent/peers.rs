@@ -320,7 +320,6 @@ impl Owner {
                 ipv6: our_ip(false).and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None }),
                 reqq: Some(REQUEST_QUEUE),
                 upload_only: (self.finished && !hide).then_some(true),
-                ..ExtensionHandshake::default()
             };
             Message::Extended { id: 0, payload: &handshake.encode() }.encode_into(&mut out);
         }
