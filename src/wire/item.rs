@@ -236,3 +236,106 @@ fn signature_buffer(salt: &[u8], seq: i64, value: &ItemValue) -> Result<Vec<u8>,
     buffer.extend(value.as_bencode());
     Ok(buffer)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest};
+
+    use super::{
+        Item, ItemError, ItemValue, MAX_SALT_LEN, MAX_VALUE_LEN, Outdated, Signed, UnverifiedItem, public_key,
+        signature_buffer,
+    };
+
+    /// The public key and the signatures of BEP 44's vectors, without salt and with `foobar`. The vectors' private key is
+    /// in a form from which no seed follows, so that they can be verified but not signed.
+    const KEY: &str = "77ff84905a91936367c01360803104f92432fcd904a43511876df5cdf3e7e548";
+    const PLAIN: &str = "305ac8aeb6c9c151fa120f120ea2cfb923564e11552d06a5d856091e5e853cff\
+        1260d3f39e4999684aa92eb73ffd136e6f4f3ecbfda0ce53a1608ecd7ae21f01";
+    const SALTED: &str = "6834284b6b24c3204eb2fea824d82f88883a3d95e8b4a21b8c0ded553d17d17d\
+        df9a8a7104b1258f30bed3787e6cb896fca78c58f8e03b5f18f14951a87d9a08";
+
+    fn bytes<const N: usize>(digits: &str) -> [u8; N] {
+        std::array::from_fn(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap())
+    }
+
+    fn hello() -> ItemValue {
+        ItemValue::from_bencode(b"12:Hello World!").unwrap()
+    }
+
+    fn vector(salt: &[u8], signature: &str) -> UnverifiedItem {
+        let signed = Signed { key: bytes(KEY), salt: salt.to_vec(), seq: 1, signature: bytes(signature) };
+        UnverifiedItem { value: hello(), signed: Some(signed) }
+    }
+
+    #[test]
+    fn the_vectors_of_bep_44_are_right() {
+        assert_eq!(signature_buffer(b"", 1, &hello()).unwrap(), b"3:seqi1e1:v12:Hello World!");
+        assert_eq!(signature_buffer(b"foobar", 1, &hello()).unwrap(), b"4:salt6:foobar3:seqi1e1:v12:Hello World!");
+        let plain = vector(b"", PLAIN).verify().unwrap();
+        assert_eq!(plain.target().to_string(), "4a533d47ec9c7d95b1ad75f576cffc641853b750");
+        let salted = vector(b"foobar", SALTED).verify().unwrap();
+        assert_eq!(salted.target().to_string(), "411eba73b6f087ca51a3795d9c8c938d365e32c1");
+        let immutable = Item::immutable(hello());
+        assert_eq!(immutable.target().to_string(), "e5f96f6f38320f0f33959cb4d3d656452117aadb");
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_salt_number_and_value_only() {
+        assert_eq!(vector(b"foobar", PLAIN).verify(), Err(ItemError::Signature));
+        assert_eq!(vector(b"", SALTED).verify(), Err(ItemError::Signature));
+        let mut later = vector(b"", PLAIN);
+        later.signed.as_mut().unwrap().seq = 2;
+        assert_eq!(later.verify(), Err(ItemError::Signature));
+        let mut other = vector(b"", PLAIN);
+        other.value = ItemValue::from_bytes(b"Hello world!").unwrap();
+        assert_eq!(other.verify(), Err(ItemError::Signature));
+        let mut no_key = vector(b"", PLAIN);
+        no_key.signed.as_mut().unwrap().key = [0xff; 32];
+        assert_eq!(no_key.verify(), Err(ItemError::Signature));
+        assert_eq!(vector(&[0; 65], PLAIN).verify(), Err(ItemError::SaltTooLong { len: 65 }));
+    }
+
+    #[test]
+    fn a_value_is_one_bencoded_thing_of_at_most_1000_bytes() {
+        for right in [b"i1e".as_slice(), b"0:", b"de", b"d1:bi1e1:ai2ee", b"lli1eee"] {
+            assert_eq!(ItemValue::from_bencode(right).unwrap().as_bencode(), right);
+        }
+        for wrong in [b"".as_slice(), b"i1", b"i1ei2e", b"hello"] {
+            assert_eq!(ItemValue::from_bencode(wrong), Err(ItemError::NotBencode));
+        }
+        assert_eq!(ItemValue::from_bytes(&[b'x'; 996]).unwrap().as_bencode().len(), MAX_VALUE_LEN);
+        assert_eq!(ItemValue::from_bytes(&[b'x'; 997]), Err(ItemError::ValueTooLong { len: 1001 }));
+        assert_eq!(ItemValue::from_bencode(&[b'l'; 1001]), Err(ItemError::ValueTooLong { len: 1001 }));
+    }
+
+    #[test]
+    fn only_a_later_version_takes_the_place_of_another() {
+        let item = |seq, value: &[u8]| Item::sign(&[1; 32], b"", seq, ItemValue::from_bytes(value).unwrap()).unwrap();
+        let stored = item(5, b"five");
+        assert_eq!(item(6, b"six").may_replace(&stored, None), Ok(()));
+        assert_eq!(item(6, b"six").may_replace(&stored, Some(5)), Ok(()));
+        assert_eq!(item(6, b"six").may_replace(&stored, Some(4)), Err(Outdated::Swapped { stored: 5 }));
+        assert_eq!(item(5, b"five").may_replace(&stored, None), Ok(()));
+        assert_eq!(item(5, b"other").may_replace(&stored, None), Err(Outdated::Sequence { stored: 5 }));
+        assert_eq!(item(4, b"four").may_replace(&stored, None), Err(Outdated::Sequence { stored: 5 }));
+    }
+
+    proptest! {
+        // Signatures are slow where the code is not optimised.
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn what_is_signed_verifies_and_one_changed_bit_does_not(
+            secret: [u8; 32], salt in vec(any::<u8>(), 0..=MAX_SALT_LEN), seq in 0i64.., value in vec(any::<u8>(), 0..900),
+            bit in 0usize..512,
+        ) {
+            let item = Item::sign(&secret, &salt, seq, ItemValue::from_bytes(&value).unwrap()).unwrap();
+            prop_assert_eq!(item.signed().unwrap().key, public_key(&secret));
+            let mut unverified = item.as_unverified().clone();
+            prop_assert_eq!(unverified.clone().verify(), Ok(item));
+            unverified.signed.as_mut().unwrap().signature[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(unverified.verify().is_err());
+        }
+    }
+}

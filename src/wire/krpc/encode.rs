@@ -42,7 +42,9 @@ impl Message {
             out.key("e");
             out.open('l');
             out.int(code.number());
-            out.bytes(&message.as_bytes()[..message.len().min(MAX_MESSAGE_LEN)]);
+            // Whole characters, so that it reads back as it was written.
+            let len = (0..=message.len().min(MAX_MESSAGE_LEN)).rev().find(|len| message.is_char_boundary(*len));
+            out.bytes(&message.as_bytes()[..len.unwrap_or(0)]);
             out.end();
         }
         if let Some(ip) = self.ip {

@@ -7,6 +7,8 @@ use std::path::Path;
 use ropewalk::metainfo::{Content, Creation, InfoHash, NewFile};
 use ropewalk::wire::extension::{Extension, ExtensionHandshake};
 use ropewalk::wire::handshake::{Handshake, PeerId, Reserved};
+use ropewalk::wire::item::{Item, ItemValue};
+use ropewalk::wire::krpc;
 use ropewalk::wire::message::Message;
 use ropewalk::wire::metadata::{MetadataLen, MetadataMessage};
 use ropewalk::wire::pex::{Contact, PexFlags, PexMessage};
@@ -29,6 +31,7 @@ fn main() -> std::io::Result<()> {
         ("blocklist", blocklist()),
         ("magnet", magnet()),
         ("metadata", metadata()),
+        ("krpc", krpc()),
     ];
     for (target, seeds) in targets {
         let folder = corpus.join(target);
@@ -330,6 +333,48 @@ fn tracker() -> Vec<Seed> {
         ("udp-announced-6", response.encode(Family::V6)),
         ("udp-scraped", Response::Scrape { transaction_id, torrents: vec![entry; 2] }.encode(Family::V4)),
         ("udp-error", Response::Error { transaction_id, message: "not here".into() }.encode(Family::V4)),
+    ]
+}
+
+fn krpc() -> Vec<Seed> {
+    use krpc::{ErrorCode, Message, Method, NodeId, NodeInfo, Reply, Samples, Want};
+    let (id, want) = (NodeId::new([1; 20]), Want::BOTH);
+    let info_hash = InfoHash::new([7; 20]);
+    let addrs = ["10.0.0.1:6881", "[2001:db8::1]:1"].map(|addr| addr.parse().expect("an address"));
+    let value = || ItemValue::from_bytes(b"Hello World!").expect("a short value");
+    let item = Item::sign(&[5; 32], b"foobar", 1, value()).expect("a short salt").as_unverified().clone();
+    let token = || b"aoeusnth".to_vec();
+    let query = |method| Message { version: Some(*b"RW01"), ..Message::query("aa", id, method) }.encode();
+    let reply = |reply| Message { ip: Some(addrs[0]), ..Message::reply("aa", reply) }.encode();
+    let found = || Reply {
+        nodes: addrs.iter().map(|addr| NodeInfo { id, addr: *addr }).collect(),
+        token: Some(token()),
+        ..Reply::new(id)
+    };
+    let samples = Samples { interval: std::time::Duration::from_secs(60), num: 9, samples: vec![info_hash; 2] };
+    let announce = Method::AnnouncePeer { info_hash, port: 6881, implied_port: true, token: token(), seed: true };
+    let salted = Method::Put { item: item.clone(), cas: Some(0), token: token() };
+    let immutable = Item::immutable(value()).as_unverified().clone();
+    vec![
+        ("ping", query(Method::Ping)),
+        ("ping-read-only", Message { read_only: true, ..Message::query("aa", id, Method::Ping) }.encode()),
+        ("find-node", query(Method::FindNode { target: id, want })),
+        ("get-peers", query(Method::GetPeers { info_hash, want, noseed: true, scrape: true })),
+        ("announce-peer", query(announce)),
+        ("get", query(Method::Get { target: id, seq: Some(1), want })),
+        ("put", query(salted)),
+        ("put-immutable", query(Method::Put { item: immutable.clone(), cas: None, token: token() })),
+        ("sample-infohashes", query(Method::SampleInfohashes { target: id, want })),
+        ("unknown", query(Method::Unknown { target: Some(id), want })),
+        ("pong", reply(Reply::new(id))),
+        ("peers", reply(Reply { values: addrs.to_vec(), ..found() })),
+        ("scraped", reply(Reply { scrape: Some(Box::default()), ..found() })),
+        ("item", reply(Reply { item: Some(item), ..found() })),
+        ("item-immutable", reply(Reply { item: Some(immutable), ..found() })),
+        ("samples", reply(Reply { samples: Some(samples), ..found() })),
+        ("error", Message::error("aa", ErrorCode::Generic, "A Generic Error Ocurred").encode()),
+        ("no-arguments", b"d1:q9:get_peers1:t2:aa1:y1:qe".to_vec()),
+        ("unsorted", b"d1:y1:q1:t1:x2:roi1e1:q4:ping1:ad2:id20:abcdefghij01234567893:zzzli1eeeetrailing".to_vec()),
     ]
 }
 
