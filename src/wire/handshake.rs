@@ -1,4 +1,4 @@
-//! The first 68 bytes of a connection between peers (BEP 3), and what a peer id tells of its client (BEP 20).
+//! The first 68 bytes of a connection between peers (BEP 3), and the id by which a peer names itself.
 //!
 //! It owns the layout; it refuses another protocol string, and leaves it to the caller to compare the info-hash.
 //!
@@ -15,6 +15,7 @@
 
 use std::fmt;
 
+use super::client;
 use crate::metainfo::InfoHash;
 
 /// The protocol string with its length byte.
@@ -181,7 +182,7 @@ impl PeerId {
         &self.0
     }
 
-    /// The client that such a peer id belongs to, as "libtorrent 2.0.11". Where the style or the client is not known,
+    /// The client that such a peer id belongs to, as "libtorrent 2.0.11". Where the style (BEP 20) or the client is not known,
     /// the id's printable form. Printable ASCII always, at most some 40 characters.
     ///
     /// The extension handshake's `v` (BEP 10) is the better source where there is one.
@@ -193,49 +194,14 @@ impl PeerId {
     /// assert_eq!(PeerId::new(*b"A2-1-37-0-abcdefghij").client_name(), "aria2 1.37.0");
     /// ```
     pub fn client_name(&self) -> String {
-        self.azureus_name().or_else(|| self.dashed_name()).unwrap_or_else(|| printable(self.0.trim_ascii_end()))
-    }
-
-    /// `-XXabcd-`: two characters for the client, four for the version (BEP 20).
-    fn azureus_name(&self) -> Option<String> {
-        let [b'-', code @ .., b'-'] = self.0.first_chunk::<8>()? else { return None };
-        let (code, version) = code.split_first_chunk::<2>()?;
-        let version: &[u8; 4] = version.try_into().ok()?;
-        if !code.iter().chain(version).all(u8::is_ascii_graphic) {
-            return None;
-        }
-        let known = CLIENTS.iter().find(|(known, ..)| *known == code);
-        Some(match known {
-            Some((_, name, style)) => match style.version(version) {
-                Some(version) => format!("{name} {version}"),
-                None => format!("{name} {}", printable(version)),
-            },
-            None => printable(&self.0[..8]),
-        })
-    }
-
-    /// `A2-1-37-0-` (aria2) and `M7-10-5-` (BitTorrent's own, BEP 20): numbers between dashes.
-    fn dashed_name(&self) -> Option<String> {
-        let (name, rest) = match self.0.as_slice() {
-            [b'A', b'2', b'-', rest @ ..] => ("aria2", rest),
-            [b'M', rest @ ..] => ("BitTorrent", rest),
-            _ => return None,
-        };
-        let mut numbers = Vec::new();
-        for field in rest.split(|&byte| byte == b'-').take(3) {
-            if field.is_empty() || field.len() > 3 || !field.iter().all(u8::is_ascii_digit) {
-                return None;
-            }
-            numbers.push(printable(field));
-        }
-        (numbers.len() == 3).then(|| format!("{name} {}", numbers.join(".")))
+        client::name_of(&self.0)
     }
 }
 
 impl fmt::Display for PeerId {
     /// The printable form: what is not printable ASCII as a dot.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&printable(&self.0))
+        f.write_str(&client::printable(&self.0))
     }
 }
 
@@ -245,81 +211,9 @@ impl fmt::Debug for PeerId {
     }
 }
 
-/// How a client writes its version into four characters.
-#[derive(Clone, Copy)]
-enum VersionStyle {
-    /// One character each for three numbers; the fourth is a mark of the build.
-    Three,
-    /// One character each for four numbers.
-    Four,
-    /// Two decimal digits each for two numbers, the second a decimal fraction (`0205` is 2.05).
-    Decimal,
-    /// Two decimal digits each for two numbers (`0205` is 2.5).
-    Pairs,
-    /// Transmission: as `Three` since 4.0, before that one digit and two (`2940` is 2.94).
-    Transmission,
-}
-
-impl VersionStyle {
-    /// The version as text; `None` where a character has no value.
-    fn version(self, version: &[u8; 4]) -> Option<String> {
-        let [a, b, c, d] = version.map(digit);
-        Some(match self {
-            Self::Transmission if a? < 4 => format!("{}.{}{}", a?, b?, c?),
-            Self::Three | Self::Transmission => format!("{}.{}.{}", a?, b?, c?),
-            Self::Four => format!("{}.{}.{}.{}", a?, b?, c?, d?),
-            Self::Decimal => format!("{}.{}{}", a? * 10 + b?, c?, d?),
-            Self::Pairs => format!("{}.{}", a? * 10 + b?, c? * 10 + d?),
-        })
-    }
-}
-
-/// The clients of Azureus style that are met today; their codes are BEP 20's or those that they send.
-const CLIENTS: &[(&[u8; 2], &str, VersionStyle)] = &[
-    (b"7T", "aTorrent", VersionStyle::Three),
-    (b"AZ", "Vuze", VersionStyle::Four),
-    (b"BC", "BitComet", VersionStyle::Decimal),
-    (b"BI", "BiglyBT", VersionStyle::Four),
-    (b"BT", "BitTorrent", VersionStyle::Three),
-    (b"DE", "Deluge", VersionStyle::Three),
-    (b"FD", "Free Download Manager", VersionStyle::Three),
-    (b"FL", "Folx", VersionStyle::Three),
-    (b"FW", "FrostWire", VersionStyle::Three),
-    (b"GT", "anacrolix/torrent", VersionStyle::Three),
-    (b"KT", "KTorrent", VersionStyle::Three),
-    (b"LT", "libtorrent", VersionStyle::Three),
-    (b"Lr", "LibreTorrent", VersionStyle::Three),
-    (b"MO", "MonoTorrent", VersionStyle::Three),
-    (b"PI", "PicoTorrent", VersionStyle::Three),
-    (b"RN", "rain", VersionStyle::Three),
-    (b"RW", "ropewalk", VersionStyle::Three),
-    (b"TL", "Tribler", VersionStyle::Three),
-    (b"TR", "Transmission", VersionStyle::Transmission),
-    (b"TX", "Tixati", VersionStyle::Decimal),
-    (b"UM", "uTorrent Mac", VersionStyle::Three),
-    (b"UT", "uTorrent", VersionStyle::Three),
-    (b"UW", "uTorrent Web", VersionStyle::Three),
-    (b"WD", "WebTorrent Desktop", VersionStyle::Pairs),
-    (b"WW", "WebTorrent", VersionStyle::Pairs),
-    (b"XL", "Xunlei", VersionStyle::Four),
-    (b"lt", "libTorrent (rakshasa)", VersionStyle::Three),
-    (b"qB", "qBittorrent", VersionStyle::Three),
-    (b"rQ", "rqbit", VersionStyle::Three),
-];
-
-/// The value of a version's character: letters go on after 9, in either case.
-fn digit(character: u8) -> Option<u32> {
-    char::from(character).to_digit(36)
-}
-
-/// Bytes as printable ASCII, the others as dots: safe for a terminal and for a log.
-fn printable(bytes: &[u8]) -> String {
-    bytes.iter().map(|&byte| if byte.is_ascii_graphic() { char::from(byte) } else { '.' }).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
     use super::{Handshake, HandshakeError, HandshakeHead, PeerId, Reserved};
     use crate::metainfo::InfoHash;
@@ -357,42 +251,6 @@ mod tests {
         assert!(!HandshakeHead::may_begin_with(b"GET "));
     }
 
-    #[test]
-    fn known_clients_are_named_with_their_versions() {
-        for (id, name) in [
-            (b"-LT2110-............", "libtorrent 2.1.1"),
-            (b"-LT20B0-............", "libtorrent 2.0.11"),
-            (b"-lt0D80-............", "libTorrent (rakshasa) 0.13.8"),
-            (b"-TR2940-............", "Transmission 2.94"),
-            (b"-TR300Z-............", "Transmission 3.00"),
-            (b"-TR4060-............", "Transmission 4.0.6"),
-            (b"-qB4650-............", "qBittorrent 4.6.5"),
-            (b"-DE211s-............", "Deluge 2.1.1"),
-            (b"-UT355W-............", "uTorrent 3.5.5"),
-            (b"-BT7a5S-............", "BitTorrent 7.10.5"),
-            (b"-AZ5760-............", "Vuze 5.7.6.0"),
-            (b"-BC0189-............", "BitComet 1.89"),
-            (b"-WW0102-............", "WebTorrent 1.2"),
-            (b"-rQ8100-............", "rqbit 8.1.0"),
-            (b"-RW0100-............", "ropewalk 0.1.0"),
-            (b"A2-1-37-0-..........", "aria2 1.37.0"),
-            (b"M7-10-5--...........", "BitTorrent 7.10.5"),
-            (b"-LT2.10-............", "libtorrent 2.10"),
-        ] {
-            assert_eq!(PeerId::new(*id).client_name(), name, "{}", PeerId::new(*id));
-        }
-    }
-
-    #[test]
-    fn unknown_clients_are_shown_in_printable_form() {
-        assert_eq!(PeerId::new(*b"-ZY1234-\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b").client_name(), "-ZY1234-");
-        assert_eq!(
-            PeerId::new(*b"\x1b[31mhello\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff").client_name(),
-            ".[31mhello.........."
-        );
-        assert_eq!(PeerId::new(*b"My own id, by hand..").to_string(), "My.own.id,.by.hand..");
-    }
-
     proptest! {
         #[test]
         fn a_handshake_survives_the_way_there_and_back(reserved: [u8; 8], info_hash: [u8; 20], peer_id: [u8; 20]) {
@@ -403,16 +261,6 @@ mod tests {
             let head = HandshakeHead::decode(bytes.first_chunk().unwrap()).unwrap();
             prop_assert_eq!(head.with_peer_id(PeerId::new(*bytes.last_chunk().unwrap())), handshake);
             prop_assert!(HandshakeHead::may_begin_with(&bytes));
-        }
-
-        #[test]
-        fn any_peer_id_has_a_short_printable_name(id in any::<[u8; 20]>(), prefix in "[ -~]{8}") {
-            let mut styled = id;
-            styled[..8].copy_from_slice(prefix.as_bytes());
-            for id in [id, styled] {
-                let name = PeerId::new(id).client_name();
-                prop_assert!(name.len() <= 40 && name.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{name:?}");
-            }
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+mod client;
 pub mod extension;
 pub mod handshake;
 pub mod item;
