@@ -15,9 +15,11 @@ use super::resolve::resolve;
 use super::tiers::{Retry, Terms};
 use super::tracker::Setup;
 use super::udp_socket::{UdpEndpoint, UdpError};
-use super::udp_tracker::Schedule;
+use super::udp_tracker::{Answer, Errand, Schedule};
 use crate::wire::tracker::http::{self as wire_http, Reply};
-use crate::wire::tracker::{AnnounceReply, AnnounceRequest, Event, udp as wire_udp};
+use crate::wire::tracker::scrape::{decode_scrape, scrape_url};
+use crate::wire::tracker::udp::{self as wire_udp, ScrapeEntry};
+use crate::wire::tracker::{AnnounceReply, AnnounceRequest, Event};
 
 /// How long the second address family is left out after it has failed beside one that works.
 const LEAVE_OUT: Duration = Duration::from_secs(60 * 60);
@@ -164,6 +166,40 @@ impl Host {
         outcome
     }
 
+    /// Asks how many peers the torrent has, by the first address family alone, and not for long: an announce has told the
+    /// better part of it already.
+    pub(super) fn scrape(&mut self, exchange: &Exchange<'_>) -> Result<ScrapeEntry, Failure> {
+        let (setup, info_hash) = (exchange.setup, exchange.setup.info_hash);
+        let addrs = self.families(exchange)?.swap_remove(0);
+        let deadline = Instant::now() + setup.timing.connect;
+        match self.protocol {
+            Protocol::Http => {
+                let url = scrape_url(&self.url, info_hash)
+                    .ok_or_else(|| Failure::new("the tracker's URL has no `announce`, it answers no scrapes"))?;
+                let get = HttpGet {
+                    url: &url,
+                    addrs: &addrs,
+                    user_agent: &setup.user_agent,
+                    bind: setup.bind,
+                    connect_timeout: setup.timing.connect,
+                    deadline,
+                };
+                let reply = get.run(&setup.tls, exchange.interrupt).map_err(|error| Failure::from(&error))?;
+                decode_scrape(&reply.body, info_hash).map_err(|error| Failure::from(&error))
+            }
+            Protocol::Udp => {
+                let schedule = Schedule { first_wait: setup.timing.udp_first_wait, retransmits: IMPATIENT_RETRANSMITS };
+                let errand = Errand::Scrape(info_hash);
+                match self.exchange_udp(exchange, addrs[0], errand, schedule, Some(deadline)) {
+                    Ok(Answer::Scraped(entry)) => Ok(entry),
+                    // The machine gives to each errand its own answer.
+                    Ok(Answer::Announced(_)) => Err(Failure::new("the tracker answered something else")),
+                    Err(error) => Err(Failure::from(&error)),
+                }
+            }
+        }
+    }
+
     /// Until when there is a UDP connection id worth keeping a socket for.
     pub(super) fn fresh_until(&self) -> Option<Instant> {
         self.endpoints.values().filter_map(UdpEndpoint::fresh_until).min()
@@ -241,8 +277,8 @@ impl Host {
         impatient: bool,
     ) -> Result<AnnounceReply, Failure> {
         let timing = &exchange.setup.timing;
-        let request = self.request(exchange.setup, event);
-        let url_data = wire_udp::url_data(&self.url);
+        let announce = self.request(exchange.setup, event);
+        let errand = Errand::Announce { announce, url_data: wire_udp::url_data(&self.url) };
         let first_wait = match exchange.until {
             Some(_) => timing.udp_first_wait.min(FAREWELL_WAIT),
             None => timing.udp_first_wait,
@@ -254,8 +290,10 @@ impl Host {
                 false => timing.udp_retransmits,
             };
             let schedule = Schedule { first_wait, retransmits };
-            match self.exchange_udp(exchange, addr, &request, &url_data, schedule, until) {
-                Ok(reply) => return Ok(reply),
+            match self.exchange_udp(exchange, addr, errand.clone(), schedule, until) {
+                Ok(Answer::Announced(reply)) => return Ok(reply),
+                // The machine gives to each errand its own answer.
+                Ok(Answer::Scraped(_)) => continue,
                 Err(error) => {
                     failure = Failure::from(&error);
                     match error {
@@ -280,16 +318,15 @@ impl Host {
         &mut self,
         exchange: &Exchange<'_>,
         addr: SocketAddr,
-        request: &AnnounceRequest,
-        url_data: &[u8],
+        errand: Errand,
         schedule: Schedule,
         until: Option<Instant>,
-    ) -> Result<AnnounceReply, UdpError> {
+    ) -> Result<Answer, UdpError> {
         let mut endpoint = match self.endpoints.remove(&addr) {
             Some(endpoint) => endpoint,
             None => UdpEndpoint::open(addr, exchange.setup.bind, fastrand::u64(..))?,
         };
-        let reply = endpoint.announce(request, url_data, exchange.interrupt, until, schedule);
+        let reply = endpoint.ask(errand, exchange.interrupt, until, schedule);
         // One that did not work is not worth its socket.
         if reply.is_ok() {
             self.endpoints.insert(addr, endpoint);

@@ -195,6 +195,7 @@ fn setup(tiers: &[&[String]]) -> Setup {
         port: 6881,
         tiers: tiers.iter().map(|tier| tier.to_vec()).collect(),
         counters: Arc::new(|| Counters { uploaded: 11, downloaded: 22, left: 33 }),
+        scrape: false,
         num_want: 80,
         user_agent: "ropewalk/test".into(),
         bind: None,

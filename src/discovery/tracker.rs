@@ -26,6 +26,7 @@ use super::tiers::{Terms, Tier};
 use crate::metainfo::InfoHash;
 use crate::wire::handshake::PeerId;
 use crate::wire::tracker::Event;
+use crate::wire::tracker::udp::ScrapeEntry;
 
 /// The most threads for one torrent; later tiers are merged into the last.
 const MAX_TIERS: usize = 16;
@@ -51,6 +52,8 @@ pub(crate) struct Setup {
     pub tiers: Vec<Vec<String>>,
     /// Asked on the announce threads, for each announce.
     pub counters: Arc<dyn Fn() -> Counters + Send + Sync>,
+    /// Whether trackers that accept an announce are scraped as well.
+    pub scrape: bool,
     /// How many peers to ask for.
     pub num_want: u32,
     /// The value of the HTTP header `User-Agent`.
@@ -129,6 +132,8 @@ pub struct TrackerStatus {
     pub seeders: Option<u32>,
     /// As the tracker counts them.
     pub leechers: Option<u32>,
+    /// What the tracker says to a scrape (BEP 15, 48), where it was asked.
+    pub scrape: Option<ScrapeEntry>,
     /// How many the last reply had.
     pub peers: usize,
 }
@@ -355,6 +360,12 @@ impl TierRunner {
                     self.tier.accepted(tracker, event, terms.unwrap_or_default(), now);
                     shared.status(slot, |status| (status.state, status.error) = (TrackerState::Working, None));
                     self.tell_next_announce();
+                    if shared.setup.scrape {
+                        match self.hosts[tracker].1.scrape(&exchange) {
+                            Ok(entry) => shared.status(slot, |status| status.scrape = Some(entry)),
+                            Err(failure) => log::debug!("{url}: no scrape: {}", failure.message),
+                        }
+                    }
                     return;
                 }
                 Err(_) if shared.announces.is_raised() => return,
@@ -474,6 +485,7 @@ fn list_trackers(tiers: &[Vec<String>]) -> (Vec<TrackerStatus>, Vec<Vec<(usize, 
                 next_announce: None,
                 seeders: None,
                 leechers: None,
+                scrape: None,
                 peers: 0,
             });
         }

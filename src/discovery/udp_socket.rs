@@ -1,4 +1,4 @@
-//! One announce to a UDP tracker: a socket, and the machine of `udp_tracker` that it is driven by. Blocking, and ended by
+//! One announce to a UDP tracker, or one scrape: a socket, and the machine of `udp_tracker` that it is driven by. Blocking, and ended by
 //! an interrupt.
 
 use std::io;
@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use super::interrupt::{Interrupt, Interrupted};
-use super::udp_tracker::{Refusal, Schedule, UdpTracker};
-use crate::wire::tracker::{AnnounceReply, AnnounceRequest};
+use super::udp_tracker::{Answer, Errand, Refusal, Schedule, UdpTracker};
 
 /// Room for 900 IPv6 peers. A datagram that is longer loses its end, and with it some peers.
 const MAX_DATAGRAM: usize = 16 << 10;
@@ -60,19 +59,18 @@ impl UdpEndpoint {
     }
 
     /// Sends `request` until it is answered, given up by the schedule, or `deadline`, if any, has passed.
-    pub(super) fn announce(
+    pub(super) fn ask(
         &mut self,
-        request: &AnnounceRequest,
-        url_data: &[u8],
+        errand: Errand,
         interrupt: &Interrupt,
         deadline: Option<Instant>,
         schedule: Schedule,
-    ) -> Result<AnnounceReply, UdpError> {
+    ) -> Result<Answer, UdpError> {
         let unreachable = |remote| move |source| UdpError::Unreachable { remote, source };
         let handle: Socket = self.socket.try_clone().map_err(unreachable(self.remote))?.into();
         let _registration = interrupt.register(Arc::new(handle))?;
         let mut buffer = vec![0; MAX_DATAGRAM];
-        self.machine.begin(request, url_data, schedule, Instant::now());
+        self.machine.begin(errand, schedule, Instant::now());
         loop {
             while let Some(datagram) = self.machine.poll_transmit() {
                 self.socket.send(&datagram).map_err(unreachable(self.remote))?;

@@ -11,7 +11,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::wire::tracker::udp::{Request, Response};
+use crate::metainfo::InfoHash;
+use crate::wire::tracker::udp::{Request, Response, ScrapeEntry};
 use crate::wire::tracker::{AnnounceReply, AnnounceRequest, Family};
 
 /// How long a client may use a connection id after it has received it.
@@ -27,6 +28,29 @@ pub(super) struct Schedule {
     pub(super) first_wait: Duration,
     /// How often the same request is sent again; more than 8 are 8.
     pub(super) retransmits: u32,
+}
+
+/// What a tracker is asked.
+#[derive(Clone, Debug)]
+pub(super) enum Errand {
+    /// To count us in, and for peers.
+    Announce {
+        /// What it is told.
+        announce: AnnounceRequest,
+        /// Path and query of its URL (BEP 41).
+        url_data: Vec<u8>,
+    },
+    /// How many peers this torrent has.
+    Scrape(InfoHash),
+}
+
+/// What a tracker answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// To an announce.
+    Announced(AnnounceReply),
+    /// To a scrape.
+    Scraped(ScrapeEntry),
 }
 
 /// Why an announce brought nothing.
@@ -45,7 +69,7 @@ pub(super) struct UdpTracker {
     rng: fastrand::Rng,
     connection: Option<Connection>,
     exchange: Option<Exchange>,
-    outcome: Option<Result<AnnounceReply, Refusal>>,
+    outcome: Option<Result<Answer, Refusal>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +81,7 @@ struct Connection {
 /// An announce that is not answered yet.
 #[derive(Debug)]
 struct Exchange {
-    announce: AnnounceRequest,
-    url_data: Vec<u8>,
+    errand: Errand,
     schedule: Schedule,
     phase: Phase,
     transaction_id: u32,
@@ -90,12 +113,11 @@ impl UdpTracker {
         self.connection.map(|connection| connection.good_until)
     }
 
-    /// Starts an announce; one that was under way is forgotten.
-    pub(super) fn begin(&mut self, announce: &AnnounceRequest, url_data: &[u8], schedule: Schedule, now: Instant) {
+    /// Starts an announce or a scrape; what was under way is forgotten.
+    pub(super) fn begin(&mut self, errand: Errand, schedule: Schedule, now: Instant) {
         let connection = self.good_connection(now);
         let mut exchange = Exchange {
-            announce: announce.clone(),
-            url_data: url_data.to_vec(),
+            errand,
             schedule,
             phase: connection
                 .map_or(Phase::Connecting, |connection| Phase::Announcing { connection_id: connection.id, old: true }),
@@ -130,13 +152,23 @@ impl UdpTracker {
                 exchange.enter(Phase::Announcing { connection_id, old: false }, self.rng.u32(..));
                 exchange.transmit(now);
             }
-            (Response::Announce { interval, leechers, seeders, peers, .. }, Phase::Announcing { .. }) => {
-                self.finish(Ok(AnnounceReply {
+            (Response::Announce { interval, leechers, seeders, peers, .. }, Phase::Announcing { .. })
+                if matches!(exchange.errand, Errand::Announce { .. }) =>
+            {
+                self.finish(Ok(Answer::Announced(AnnounceReply {
                     interval: Some(Duration::from_secs(interval.into())),
                     seeders: Some(seeders),
                     leechers: Some(leechers),
                     peers,
                     ..AnnounceReply::default()
+                })));
+            }
+            (Response::Scrape { torrents, .. }, Phase::Announcing { .. })
+                if matches!(exchange.errand, Errand::Scrape(_)) =>
+            {
+                self.finish(torrents.first().copied().map(Answer::Scraped).ok_or_else(|| {
+                    // The tracker owes one entry for each torrent.
+                    Refusal::Message("an empty answer to a scrape".to_owned())
                 }));
             }
             (Response::Error { .. }, Phase::Announcing { old: true, .. }) => {
@@ -178,7 +210,7 @@ impl UdpTracker {
     }
 
     /// How the announce ended; once.
-    pub(super) fn poll_outcome(&mut self) -> Option<Result<AnnounceReply, Refusal>> {
+    pub(super) fn poll_outcome(&mut self) -> Option<Result<Answer, Refusal>> {
         self.outcome.take()
     }
 
@@ -187,7 +219,7 @@ impl UdpTracker {
         self.connection
     }
 
-    fn finish(&mut self, outcome: Result<AnnounceReply, Refusal>) {
+    fn finish(&mut self, outcome: Result<Answer, Refusal>) {
         self.exchange = None;
         self.outcome = Some(outcome);
     }
@@ -208,8 +240,14 @@ impl Exchange {
             Phase::Connecting => Request::Connect { transaction_id },
             Phase::Announcing { connection_id, .. } => {
                 self.announced = true;
-                let (announce, url_data) = (self.announce.clone(), self.url_data.clone());
-                Request::Announce { connection_id, transaction_id, announce, url_data }
+                match self.errand.clone() {
+                    Errand::Announce { announce, url_data } => {
+                        Request::Announce { connection_id, transaction_id, announce, url_data }
+                    }
+                    Errand::Scrape(info_hash) => {
+                        Request::Scrape { connection_id, transaction_id, info_hashes: vec![info_hash] }
+                    }
+                }
             }
         };
         self.outbox = Some(request.encode());
@@ -241,7 +279,8 @@ mod tests {
         }
 
         fn begin(&mut self) {
-            self.machine.begin(&announce(), b"/announce?x=1", BEP_15, self.now);
+            let errand = Errand::Announce { announce: announce(), url_data: b"/announce?x=1".to_vec() };
+            self.machine.begin(errand, BEP_15, self.now);
         }
 
         /// The next datagram, with the clock moved to when it is due, and the seconds since the start.
@@ -311,10 +350,25 @@ mod tests {
         let (connection_id, transaction_id) = pair.announced();
         assert_eq!(connection_id, 77);
         pair.answer(reply(transaction_id));
-        let reply = pair.machine.poll_outcome().unwrap().unwrap();
+        let Some(Ok(Answer::Announced(reply))) = pair.machine.poll_outcome() else { panic!() };
         assert_eq!(reply.interval, Some(1800 * SECOND));
         assert_eq!((reply.seeders, reply.leechers, reply.peers.len()), (Some(2), Some(1), 1));
         assert_eq!((pair.machine.poll_transmit(), pair.machine.poll_timeout()), (None, None));
+    }
+
+    #[test]
+    fn a_scrape_brings_numbers_and_takes_no_other_answer() {
+        let mut pair = Pair::new();
+        pair.machine.begin(Errand::Scrape(InfoHash::new([1; 20])), BEP_15, pair.now);
+        pair.connect(77);
+        let (_, request) = pair.sent().unwrap();
+        let Request::Scrape { connection_id: 77, transaction_id, info_hashes } = request else { panic!("{request:?}") };
+        assert_eq!(info_hashes, [InfoHash::new([1; 20])]);
+        pair.answer(reply(transaction_id));
+        assert_eq!(pair.machine.poll_outcome(), None);
+        let entry = ScrapeEntry { seeders: 1, completed: 2, leechers: 3 };
+        pair.answer(Response::Scrape { transaction_id, torrents: vec![entry] });
+        assert_eq!(pair.machine.poll_outcome(), Some(Ok(Answer::Scraped(entry))));
     }
 
     #[test]

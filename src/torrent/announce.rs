@@ -75,6 +75,7 @@ fn setup(shared: &Arc<Shared>, resources: &Resources, tiers: Vec<Vec<String>>) -
         port: resources.port,
         tiers,
         counters: Arc::new(counters),
+        scrape: false,
         num_want: resources.config.trackers.numwant,
         user_agent: concat!("ropewalk/", env!("CARGO_PKG_VERSION")).to_owned(),
         bind: resources.config.listen.bind,

@@ -259,6 +259,7 @@ mod tests {
             port,
             tiers: vec![vec![tracker.announce_url()]],
             counters: Arc::new(move || Counters { left, ..Counters::default() }),
+            scrape: false,
             num_want: 50,
             user_agent: "ropewalk/test".into(),
             bind: None,

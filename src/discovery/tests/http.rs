@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::thread;
 
 use super::{HttpScript, ONE_PEER, PATIENCE, Watched, hang, peer, send, setup};
-use crate::discovery::tracker::{TrackerFact, TrackerState};
+use crate::discovery::tracker::{Setup, TrackerFact, TrackerState};
+use crate::wire::tracker::udp::ScrapeEntry;
 
 #[test]
 fn an_announce_says_who_we_are_and_brings_compact_peers() {
@@ -31,6 +32,18 @@ fn an_announce_says_who_we_are_and_brings_compact_peers() {
     let status = watched.status(|status| status.state == TrackerState::Working);
     assert_eq!((status.seeders, status.leechers, status.peers), (Some(3), Some(4), 1));
     assert_eq!((&*status.url, status.tier, status.error), (&*tracker.url(), 0, None));
+}
+
+#[test]
+fn an_http_tracker_is_scraped_where_that_is_wanted() {
+    let tracker = HttpScript::new(|target, stream| {
+        let body = [b"d5:filesd20:".as_slice(), &[0xfe; 20], b"d8:completei5e10:downloadedi6e10:incompletei7eeee"];
+        let scrape = body.concat();
+        send(stream, "200 OK", "", if target.starts_with("/scrape?info_hash=%FE") { &scrape } else { ONE_PEER });
+    });
+    let watched = Watched::with(Setup { scrape: true, ..setup(&[&[tracker.url()]]) });
+    let entry = ScrapeEntry { seeders: 5, completed: 6, leechers: 7 };
+    assert_eq!(watched.status(|status| status.scrape.is_some()).scrape, Some(entry));
 }
 
 #[test]

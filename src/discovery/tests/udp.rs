@@ -2,10 +2,10 @@
 
 use std::net::UdpSocket;
 
-use super::{PATIENCE, UdpScript, Watched, peer, udp_answer};
-use crate::discovery::tracker::{TrackerFact, TrackerState};
+use super::{PATIENCE, UdpScript, Watched, peer, setup, udp_answer};
+use crate::discovery::tracker::{Setup, TrackerFact, TrackerState};
 use crate::wire::tracker::Event;
-use crate::wire::tracker::udp::{Request, Response};
+use crate::wire::tracker::udp::{Request, Response, ScrapeEntry};
 
 #[test]
 fn a_udp_tracker_is_announced_to_and_told_of_the_stop_on_the_same_connection() {
@@ -21,6 +21,19 @@ fn a_udp_tracker_is_announced_to_and_told_of_the_stop_on_the_same_connection() {
     };
     assert_eq!((announce.event, connection_id), (Some(Event::Stopped), 42));
     assert_eq!(url_data, b"/announce");
+}
+
+#[test]
+fn a_udp_tracker_is_scraped_where_that_is_wanted() {
+    let entry = ScrapeEntry { seeders: 5, completed: 6, leechers: 7 };
+    let tracker = UdpScript::new(move |request| match request {
+        Request::Scrape { transaction_id, .. } => {
+            vec![Response::Scrape { transaction_id: *transaction_id, torrents: vec![entry] }]
+        }
+        _ => vec![udp_answer(request)],
+    });
+    let watched = Watched::with(Setup { scrape: true, ..setup(&[&[tracker.url()]]) });
+    assert_eq!(watched.status(|status| status.scrape.is_some()).scrape, Some(entry));
 }
 
 #[test]

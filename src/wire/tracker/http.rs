@@ -16,13 +16,13 @@ use crate::wire::{compact_ip, display_text};
 pub const MAX_REPLY_LEN: usize = 1 << 20;
 
 /// The most characters kept of a message from a tracker.
-const MAX_MESSAGE_CHARS: usize = 512;
+pub(super) const MAX_MESSAGE_CHARS: usize = 512;
 
 /// The longest tracker id that is kept and sent back.
 const MAX_TRACKER_ID_LEN: usize = 512;
 
 /// All but RFC 3986's unreserved characters.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The URL that announces to `tracker`: its own URL, query included, with the request's query behind it.
 pub fn announce_url(tracker: &Url, request: &AnnounceRequest) -> String {

@@ -1,4 +1,5 @@
-//! What clients and trackers say to each other, over HTTP ([`http`], BEP 3) and over UDP ([`udp`], BEP 15).
+//! What clients and trackers say to each other, over HTTP ([`http`], BEP 3; [`scrape`], BEP 48) and over UDP
+//! ([`udp`], BEP 15).
 //!
 //! It owns the layouts and their bounds; it refuses to know when to announce, to whom, or whom to believe. What it gives
 //! is tolerant of trackers: a missing or senseless entry is left out, only what is no reply at all is an error.
@@ -10,6 +11,7 @@ use super::handshake::PeerId;
 use crate::metainfo::InfoHash;
 
 pub mod http;
+pub mod scrape;
 pub mod udp;
 
 /// The most peers that are kept of one reply. Trackers give 50 to 200.
