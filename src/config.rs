@@ -275,6 +275,9 @@ pub enum Start {
     Running,
     /// Check the files, then wait for [`Torrent::resume`](crate::Torrent::resume).
     Paused,
+    /// Connect only to see who is there ([`Torrent::survey`](crate::Torrent::survey)): nothing is fetched or given, no
+    /// file is looked at or made, no journal is kept. To trackers and peers we are somebody who has nothing yet.
+    Looking,
 }
 
 /// In which order pieces are fetched.

@@ -38,6 +38,12 @@
 //! One exception: a name lookup has a thread of its own (`resolve`), for the system's resolver cannot be interrupted. One
 //! that hangs is left behind, with nothing but the name, and ends with its lookup.
 //!
+//! # Only looking
+//!
+//! A torrent that is added with [`Start::Looking`] connects to peers to see who they are and what they have, and scrapes
+//! the trackers that it announces to. It fetches, gives, makes and keeps nothing, and looks at no file.
+//! [`Torrent::peers`], [`Torrent::trackers`] and [`Torrent::survey`] say what there is to see.
+//!
 //! # The way of one piece
 //!
 //! 1. The owner picks it for a peer (urgent, then by priority, then the rarest), opens a *piece in flight* within the
@@ -148,10 +154,10 @@ pub use discovery::{DhtState, DhtStats, DhtStatus, TrackerState, TrackerStatus};
 pub use download::{DownloadError, download};
 pub use metainfo::{InfoHash, Magnet, Metainfo};
 pub use peer::{Activity, Protection, Times};
-pub use policy::{IpFilter, Priority, Reciprocity, Record, Refused, Standing};
+pub use policy::{IpFilter, Priority, Reciprocity, Record, Refused, Source, Sources, Standing};
 pub use session::{AddError, Session, SessionError};
 pub use storage::StorageError;
 pub use torrent::{
     CancelRead, Data, Ended, Event, Explanation, Failure, FileReader, OpenError, PeerStats, PeerTimes, State, Stats,
-    Torrent,
+    Survey, Torrent, Transport,
 };

@@ -132,7 +132,8 @@ pub struct TrackerStatus {
     pub seeders: Option<u32>,
     /// As the tracker counts them.
     pub leechers: Option<u32>,
-    /// What the tracker says to a scrape (BEP 15, 48), where it was asked.
+    /// What the tracker says to a scrape (BEP 15, 48), where it was asked: for torrents that were added to be looked at
+    /// ([`Start::Looking`](crate::Start::Looking)).
     pub scrape: Option<ScrapeEntry>,
     /// How many the last reply had.
     pub peers: usize,

@@ -18,7 +18,7 @@ mod priority;
 mod room;
 mod special;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -408,6 +408,14 @@ impl AddressBook {
     /// How many addresses are connected.
     pub fn connected_count(&self) -> usize {
         self.connected
+    }
+
+    /// How many addresses each source named; one that several named counts for each of them.
+    pub fn count_by_source(&self) -> BTreeMap<Source, usize> {
+        let mut counts = BTreeMap::new();
+        let sources = self.entries.values().flat_map(|entry| entry.sources.iter());
+        sources.for_each(|source| *counts.entry(source).or_default() += 1);
+        counts
     }
 
     /// How many addresses might be dialled now or later.

@@ -233,6 +233,32 @@ impl Storage {
         Ok(storage)
     }
 
+    /// The storage of somebody who only looks at a swarm: there is no file, whatever is on the disk, and none is made.
+    pub(crate) fn of_nothing(layout: Arc<Layout>) -> Result<Self, StorageError> {
+        let nowhere = || FileState {
+            place: AtomicU8::new(Place::Nowhere as u8),
+            full: AtomicBool::new(false),
+            portable: AtomicBool::new(true),
+        };
+        let root = Path::new("/");
+        Ok(Self {
+            files: layout.files().iter().map(|_| nowhere()).collect(),
+            open: Mutex::new(Recent::new(1)),
+            maps: Mutex::new(Recent::new(1)),
+            changed: Mutex::default(),
+            writeback: Writeback::default(),
+            ledger: Arc::default(),
+            parts: Mutex::new(Parts::new(root, "", true)),
+            found: Stamps { files: vec![None; layout.files().len()], parts: None },
+            root: Root::open(root, false)?,
+            read_only: true,
+            way: Way::PortableOnly,
+            in_memory: false,
+            unallocated: Mutex::default(),
+            layout,
+        })
+    }
+
     /// The torrent's layout.
     pub(crate) fn layout(&self) -> &Arc<Layout> {
         &self.layout

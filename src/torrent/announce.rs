@@ -11,13 +11,19 @@ use crate::peer::Traffic;
 /// What is said to be left as long as nobody knows: a tracker takes nothing left for a seed, which it names no seeds.
 const LEFT_UNKNOWN: u64 = 16 * 1024;
 
-/// Starts to announce to these tiers; what comes of it goes to the owner's inbox.
-pub(super) fn start(shared: &Arc<Shared>, resources: &Resources, tiers: Vec<Vec<String>>) -> Option<Announcer> {
+/// Starts to announce to these tiers, and to scrape those who answer where that is wanted; what comes of it goes to the
+/// owner's inbox.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    resources: &Resources,
+    tiers: Vec<Vec<String>>,
+    scrape: bool,
+) -> Option<Announcer> {
     let inbox = shared.inbox.clone();
     let facts = move |fact| {
         inbox.send(Inbox::Tracker(fact)).ok();
     };
-    let started = Announcer::start(setup(shared, resources, tiers), facts);
+    let started = Announcer::start(Setup { scrape, ..setup(shared, resources, tiers) }, facts);
     started.inspect_err(|error| log::error!("{}: no announce thread: {error}", shared.name())).ok()
 }
 

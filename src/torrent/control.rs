@@ -20,6 +20,8 @@ const FULL_DISK_RETRY: Duration = Duration::from_secs(5);
 impl Owner {
     pub(super) fn handle_command(&mut self, command: Command) {
         match command {
+            // There are no files.
+            Command::Priority(..) | Command::Recheck if self.is_looking() => {}
             Command::Stop => self.ended = Some(Ending::Stop),
             Command::Remove(data) => self.ended = Some(Ending::Remove(data)),
             Command::Pause => {
@@ -54,6 +56,7 @@ impl Owner {
                 };
                 self.reopen();
             }
+            Command::Survey(answer) => drop(answer.try_send(self.survey())),
             Command::Priority(file, priority) => self.set_priority(file, priority),
             Command::Order(order) => self.picker.set_mode(mode(order)),
             Command::Limits(limits) => {
@@ -264,6 +267,9 @@ impl Owner {
     }
 
     pub(super) fn look_at_windows(&mut self) {
+        if self.is_looking() {
+            return;
+        }
         let windows = self.shared.windows.lock().clone();
         let have = self.shared.have.read().clone();
         let pieces: Vec<u32> =
@@ -297,7 +303,7 @@ impl Owner {
         self.book.hurry();
         let tiers = self.shared.metainfo().trackers();
         if self.options.announce && !tiers.is_empty() && self.announcer.is_none() {
-            self.announcer = announce::start(&self.shared, &self.resources, tiers.to_vec());
+            self.announcer = announce::start(&self.shared, &self.resources, tiers.to_vec(), self.is_looking());
         }
         if self.services.is_none() {
             self.services = Services::start(&self.shared, &self.resources, &[]);

@@ -13,13 +13,14 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::explain::{Explanation, Ledger};
 use super::inbox::{Command, Inbox};
+use super::look::Survey;
 use super::reader::{FileReader, OpenError};
 use crate::bits::Bits;
 use crate::config::{Order, Priority, RateLimits};
 use crate::discovery::{DhtStatus, TrackerStatus};
 use crate::metainfo::{FileIndex, InfoHash, Metainfo};
 use crate::peer::{Protection, Traffic};
-use crate::policy::{Reciprocity, Record, Refused, Standing};
+use crate::policy::{Reciprocity, Record, Refused, Sources, Standing};
 use crate::storage::Storage;
 
 /// Events that a slow subscriber may leave unread before it misses some.
@@ -100,6 +101,8 @@ pub enum State {
     Downloading,
     /// Everything that is wanted is there.
     Seeding,
+    /// Connected only to see who is there ([`Start::Looking`](crate::Start::Looking)).
+    Looking,
     /// Paused by [`Torrent::pause`].
     Paused,
     /// Waiting for something outside, such as room on the disk; it goes on by itself.
@@ -111,9 +114,9 @@ pub enum State {
 }
 
 impl State {
-    /// Whether waiting longer changes nothing: everything wanted is there, or it failed or ended.
+    /// Whether waiting longer changes nothing: everything wanted is there, nothing is, or it failed or ended.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Seeding | Self::Failed(_) | Self::Stopped)
+        matches!(self, Self::Seeding | Self::Looking | Self::Failed(_) | Self::Stopped)
     }
 }
 
@@ -203,6 +206,12 @@ pub struct PeerStats {
     pub incoming: bool,
     /// How far the connection is encrypted.
     pub protection: Protection,
+    /// Who named it; [`Source::Incoming`](crate::Source::Incoming) is among them where it called us.
+    pub sources: Sources,
+    /// What the connection is made of.
+    pub transport: Transport,
+    /// It says that it wants no more pieces (BEP 21).
+    pub upload_only: bool,
     /// How many pieces it has.
     pub pieces: u32,
     /// Payload received from it.
@@ -238,6 +247,9 @@ impl PeerStats {
             addr,
             client: String::new(),
             incoming,
+            sources: Sources::default(),
+            transport: Transport::Tcp,
+            upload_only: false,
             pieces: 0,
             downloaded: 0,
             uploaded: 0,
@@ -252,6 +264,23 @@ impl PeerStats {
             outstanding: 0,
             protection: Protection::None,
             standing: Standing::Unknown,
+        }
+    }
+}
+
+/// What a connection is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+}
+
+impl Transport {
+    /// In one word: `tcp`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
         }
     }
 }
@@ -370,6 +399,13 @@ impl Torrent {
     /// Costs a lock for each peer, and nothing while nobody asks; never waits for the network.
     pub fn explain(&self) -> Explanation {
         self.shared.ledger.explain(Instant::now())
+    }
+
+    /// What its swarm looks like from here. Waits for the torrent's owner, who waits for nobody: a moment at most.
+    pub fn survey(&self) -> Result<Survey, Ended> {
+        let (sender, answer) = bounded(1);
+        self.shared.command(Command::Survey(sender))?;
+        answer.recv().map_err(|_| Ended)
     }
 
     /// Its trackers.

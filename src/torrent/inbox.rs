@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Announce,
     /// The session's filter is another one.
     Filter,
+    /// What the swarm looks like from here; the answer goes into the channel.
+    Survey(crossbeam_channel::Sender<super::Survey>),
 }
 
 /// What the store thread tells.

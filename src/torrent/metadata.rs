@@ -22,6 +22,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::explain::Ledger;
 use super::handle::{Event, Failure, PeerStats, Shared, Snapshot, State, Stats};
 use super::inbox::{Admission, Command, INBOX, Inbox, StoreFact};
+use super::look::Survey;
 use super::services::Services;
 use super::store::{self, Job};
 use super::{Ending, Owner, Resources, STACK, announce, hash8, trust};
@@ -199,14 +200,20 @@ impl Search {
             Command::Stop => self.ended = Some(Ending::Stop),
             Command::Remove(data) => self.ended = Some(Ending::Remove(data)),
             Command::Pause => {
-                (self.options.start, self.pause_wanted) = (Start::Paused, true);
+                self.pause_wanted = true;
+                if !self.is_looking() {
+                    self.options.start = Start::Paused;
+                }
                 if matches!(self.phase, Phase::Searching) {
                     self.halt();
                     self.set_phase(Phase::Paused);
                 }
             }
             Command::Resume => {
-                (self.options.start, self.pause_wanted) = (Start::Running, false);
+                self.pause_wanted = false;
+                if !self.is_looking() {
+                    self.options.start = Start::Running;
+                }
                 if matches!(self.phase, Phase::Paused) {
                     self.go();
                 }
@@ -222,10 +229,18 @@ impl Search {
                 let blocked = self.candidates.values().filter(|candidate| self.book.is_blocked(candidate.addr));
                 blocked.for_each(|candidate| candidate.closer.close());
             }
+            Command::Survey(answer) => {
+                let survey = Survey { known: self.book.count_by_source(), ..Survey::default() };
+                answer.try_send(survey).ok();
+            }
             Command::Announce => self.announcer.iter().for_each(Announcer::announce_now),
             // Nobody knows yet which files and pieces there are.
             Command::Recheck | Command::Priority(..) => {}
         }
+    }
+
+    fn is_looking(&self) -> bool {
+        self.options.start == Start::Looking
     }
 
     /// There is nothing from an earlier run.
@@ -241,7 +256,7 @@ impl Search {
     fn go(&mut self) {
         if self.announcer.is_none() && self.options.announce && !self.magnet.trackers.is_empty() {
             let tiers = self.magnet.trackers.iter().map(|url| vec![url.clone()]).collect();
-            self.announcer = announce::start(&self.shared, &self.resources, tiers);
+            self.announcer = announce::start(&self.shared, &self.resources, tiers, self.is_looking());
         }
         if self.services.is_none() {
             self.services = Services::start(&self.shared, &self.resources, &self.magnet.nodes);

@@ -9,7 +9,7 @@
 //!   snapshots.
 //! - [`dht`]: how it takes part in the distributed hash table.
 //! - [`desk`]: the pieces in flight. [`suspects`]: who lied. [`store`]: the thread that opens, checks and journals files.
-//! - [`explain`]: where the time went, [`words`]: the same in words.
+//! - [`look`]: what the swarm looks like. [`explain`]: where the time went, [`words`]: the same in words.
 //! - [`verify`]: the workers between a full piece and the files.
 //! - [`metadata`]: what an owner is before a magnet link's metadata is there. [`announce`], [`services`]: where either asks
 //!   for peers.
@@ -23,6 +23,7 @@ mod explain;
 mod giving;
 mod handle;
 mod inbox;
+mod look;
 mod metadata;
 mod peers;
 mod reader;
@@ -70,8 +71,9 @@ use suspects::Suspects;
 pub(crate) use desk::Budget;
 pub use explain::{Explanation, PeerTimes};
 pub(crate) use handle::Shared;
-pub use handle::{Data, Ended, Event, Failure, PeerStats, State, Stats, Torrent};
+pub use handle::{Data, Ended, Event, Failure, PeerStats, State, Stats, Torrent, Transport};
 pub(crate) use inbox::{Admission, Command, INBOX, Inbox};
+pub use look::Survey;
 pub(crate) use metadata::start as start_magnet;
 pub use reader::{CancelRead, FileReader, OpenError};
 
@@ -425,7 +427,7 @@ impl Owner {
                 let _before = std::mem::replace(&mut *context.storage.write(), storage);
                 *context.have.write() = have;
                 self.recount();
-                self.finished = self.picker.wanted_left() == 0;
+                self.finished = self.picker.wanted_left() == 0 && !self.is_looking();
                 if self.pause_wanted {
                     self.set_phase(Phase::Paused);
                 } else {

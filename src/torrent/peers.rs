@@ -472,8 +472,9 @@ impl Owner {
 
     /// Keeps what we say of our interest true.
     fn set_interest(&mut self, key: PeerKey) {
+        let looking = self.is_looking();
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let interested = !self.finished && self.picker.interesting(&peer.has);
+        let interested = !self.finished && !looking && self.picker.interesting(&peer.has);
         let interest = match interested {
             true => Interest::Wanted,
             false if self.finished => Interest::Complete,

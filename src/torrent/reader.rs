@@ -165,13 +165,14 @@ impl FileReader {
             }
             match self.shared.snapshot().stats.state.clone() {
                 State::Failed(failure) => return Err(io::Error::other(failure.message.to_string())),
+                State::Looking => return Err(io::Error::other("nothing is downloaded: the torrent is only looked at")),
                 State::Stopped => return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the torrent was stopped")),
                 _ => {}
             }
             let done = |state: &State| {
                 arrived()
                     || self.cancelled.load(Ordering::Acquire)
-                    || matches!(state, State::Failed(_) | State::Stopped)
+                    || matches!(state, State::Failed(_) | State::Looking | State::Stopped)
             };
             if !self.shared.wait_for_change(deadline, done) && !arrived() {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "the bytes did not arrive in time"));

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::dht::DhtPart;
-use super::handle::{PeerStats, Snapshot, Stats};
+use super::handle::{PeerStats, Snapshot, Stats, Transport};
 use super::store::{Job, Moment, Totals};
 use super::{Owner, Phase, State, announce};
 use crate::config::Priority;
@@ -141,6 +141,7 @@ impl Owner {
         match &self.phase {
             Phase::Opening => State::Opening,
             Phase::Checking(done, total) => State::Checking { done: *done, total: *total },
+            Phase::Running if self.is_looking() => State::Looking,
             Phase::Running if self.finished => State::Seeding,
             Phase::Running => State::Downloading,
             Phase::Paused => State::Paused,
@@ -210,6 +211,9 @@ impl Owner {
             client: peer.client.clone(),
             incoming: peer.link.incoming,
             protection: peer.link.protection,
+            sources: self.sources_of(peer),
+            transport: Transport::Tcp,
+            upload_only: peer.upload_only,
             pieces: peer.has.count(),
             downloaded: Traffic::read(&peer.link.traffic.down),
             uploaded: Traffic::read(&peer.link.traffic.up),

@@ -15,7 +15,7 @@ use super::inbox::{Inbox, StoreFact};
 use super::status::JOURNAL;
 use super::{Resources, wanted_files};
 use crate::bits::Bits;
-use crate::config::{AddOptions, Check, Priority, Storing};
+use crate::config::{AddOptions, Check, Priority, Start, Storing};
 use crate::crew::NoThread;
 use crate::hash::Hashing;
 use crate::metainfo::{FileIndex, Metainfo};
@@ -84,6 +84,8 @@ struct Store {
     way: Way,
     hashing: Hashing,
     read_only: bool,
+    /// There are no files, and none are to be.
+    looking: bool,
     storage: Option<Arc<Storage>>,
     journal: Option<Journal>,
     /// Wanted files that there was no room for.
@@ -108,7 +110,8 @@ pub(super) fn start(
             Storing::Write => Way::Written,
         },
         hashing: Hashing { threads: resources.config.resources.workers, backend: resources.config.resources.hashing },
-        read_only: options.check == Check::ReadOnly,
+        read_only: options.check == Check::ReadOnly || options.start == Start::Looking,
+        looking: options.start == Start::Looking,
         storage: None,
         journal: None,
         unmade: Vec::new(),
@@ -145,8 +148,10 @@ impl Store {
     fn act(&mut self, job: Job) {
         let prepared = if let Job::Want(file, true) = job { Some(file) } else { None };
         let result = match job {
+            // Nothing is kept, and what was a download before is none of our business now.
+            Job::Keep(_) | Job::Alive | Job::Remove(_) if self.looking => Ok(()),
             Job::Recall => {
-                self.tell(StoreFact::Recalled(self.recall()));
+                self.tell(StoreFact::Recalled(if self.looking { None } else { self.recall() }));
                 Ok(())
             }
             Job::Keep(metainfo) => {
@@ -250,9 +255,13 @@ impl Store {
             way: self.way,
             max_open_files: OPEN_FILES,
         };
-        let storage = Arc::new(Storage::open(Arc::clone(&layout), &self.shared.dir, options)?);
+        let storage = Arc::new(match self.looking {
+            true => Storage::of_nothing(Arc::clone(&layout))?,
+            false => Storage::open(Arc::clone(&layout), &self.shared.dir, options)?,
+        });
         let info_hash = self.shared.info_hash;
         let found = match how {
+            _ if self.looking => None,
             Check::Journal => Journal::load(&self.journal_path(), info_hash, &layout).unwrap_or_else(|error| {
                 log::warn!("{}: {error}; the files are hashed instead", self.shared.metainfo().name());
                 None
@@ -261,6 +270,9 @@ impl Store {
         };
         let Trust { mut have, recheck } = match &found {
             Some(journal) => journal.trusted(&storage),
+            None if self.looking => {
+                Trust { have: Bits::new(layout.piece_count()), recheck: Bits::new(layout.piece_count()) }
+            }
             None => without_journal(&storage),
         };
         let totals = found.as_ref().map_or_else(Totals::default, |journal| Totals {

@@ -38,10 +38,22 @@ impl Payload {
 
     /// A folder of files of random bytes, each file beginning at a piece of its own if `align`.
     pub fn folder(name: &str, files: &[(&str, usize)], piece_length: u32, align: bool) -> Self {
+        Self::folder_tracked(name, files, piece_length, align, &[])
+    }
+
+    /// The same with trackers, all in one tier.
+    pub fn folder_tracked(
+        name: &str,
+        files: &[(&str, usize)],
+        piece_length: u32,
+        align: bool,
+        trackers: &[String],
+    ) -> Self {
         let new = |&(path, len): &(&str, usize)| NewFile { path: path.into(), len: len as u64, executable: false };
         let content = Content::Folder(files.iter().map(new).collect());
         let mut creation = Creation::new(name, content, piece_length);
         creation.align = align;
+        creation.trackers = vec![trackers.to_vec()];
         Self::build(creation, &files.iter().map(|&(_, len)| len).collect::<Vec<_>>())
     }
 

@@ -10,6 +10,7 @@ mod explain;
 mod files;
 mod hostile;
 mod limits;
+mod look;
 mod magnets;
 mod paths;
 mod reading;

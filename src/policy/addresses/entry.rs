@@ -41,6 +41,20 @@ impl Source {
         Self::Magnet,
         Self::Resume,
     ];
+
+    /// In one word, as in `--json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::Local => "local",
+            Self::Tracker => "tracker",
+            Self::Incoming => "incoming",
+            Self::Exchange => "exchange",
+            Self::Dht => "dht",
+            Self::Magnet => "magnet",
+            Self::Resume => "resume",
+        }
+    }
 }
 
 /// How many sources there are.
