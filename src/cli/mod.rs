@@ -3,7 +3,7 @@
 //! It owns every word that a person at a terminal reads, and the exit codes. It refuses to know how anything is done.
 //! What is asked for (and `--json`) goes to stdout; progress, notes and errors go to stderr.
 //!
-//! - One file per command: [`get`], [`seed`], [`create`], [`show`], [`magnet`], [`verify`], [`demo`], [`dht`],
+//! - One file per command: [`get`], [`seed`], [`create`], [`show`], [`magnet`], [`verify`], [`swarm`], [`demo`], [`dht`],
 //!   [`completions`].
 //! - [`exit`]: exit codes and errors. [`signal`]: Ctrl-C. [`screen`]: bars, lines, logging. [`json`]: events.
 //! - [`hashing`]: which way this program hashes, and `--version --verbose`.
@@ -31,6 +31,7 @@ mod select;
 mod show;
 mod signal;
 mod source;
+mod swarm;
 mod trace;
 mod verify;
 mod watch;
@@ -56,6 +57,7 @@ Examples:
   ropewalk get https://example.org/x.torrent -o ~/films --seed 1.5
   ropewalk create album --tracker http://tracker.example/announce
   ropewalk seed album.torrent --data ~/music
+  ropewalk swarm debian.iso.torrent
 
 Environment:
   ROPEWALK_HASH  how to hash, to find out what is slow or wrong: crate, avx2 or avx512
@@ -76,7 +78,7 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
 
-/// BitTorrent on plain threads: download, seed, make, show and verify torrents.
+/// BitTorrent on plain threads: download, seed, make, show and verify torrents, look at swarms.
 #[derive(Parser)]
 #[command(name = "ropewalk", version, disable_version_flag = true, styles = STYLES, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
@@ -101,6 +103,7 @@ enum Command {
     Show(show::Args),
     Magnet(magnet::Args),
     Verify(verify::Args),
+    Swarm(swarm::Args),
     Demo(demo::Args),
     Dht(dht::Args),
     Completions(completions::Args),
@@ -125,6 +128,7 @@ pub fn run() -> ExitCode {
         Command::Show(args) => show::run(args, &screen, &stop),
         Command::Magnet(args) => magnet::run(args, &screen, &stop),
         Command::Verify(args) => verify::run(args, &screen, &stop),
+        Command::Swarm(args) => swarm::run(args, &screen, &stop),
         Command::Demo(args) => demo::run(args, &screen, &stop),
         Command::Dht(args) => dht::run(args, &screen, &stop),
         Command::Completions(args) => completions::run(args, &screen),
@@ -172,6 +176,7 @@ impl Command {
             Self::Magnet(args) => args.json,
             Self::Verify(args) => args.json,
             Self::Dht(args) => args.json,
+            Self::Swarm(args) => args.json,
             Self::Demo(_) | Self::Completions(_) => false,
         }
     }

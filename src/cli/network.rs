@@ -85,6 +85,28 @@ pub enum Encrypt {
 impl Network {
     /// A session as the options want it.
     pub fn session(&self, screen: &Screen, json: &Json, stop: &Stop) -> anyhow::Result<Session> {
+        let mut config = self.config(screen, json, stop)?;
+        config.peers.reputation_file = self.state_file("peers");
+        if let Some(dir) = &self.state_dir {
+            std::fs::create_dir_all(dir).map_err(|error| {
+                let text = format!("cannot make {}: {}; choose another --state-dir", dir.display(), io_text(&error));
+                failed(Code::Disk, text)
+            })?;
+        }
+        config.state_dir.clone_from(&self.state_dir);
+        let session = Session::new(config)?;
+        let addrs: Vec<_> = session.listen_addrs().iter().map(ToString::to_string).collect();
+        json.event("listening", json!({ "port": session.port(), "addresses": addrs }));
+        log::info!("listening on {}", addrs.join(" and "));
+        Ok(session)
+    }
+
+    /// A session that leaves nothing behind, not even what it learned of peers; and tells nothing of itself.
+    pub fn passing_session(&self, screen: &Screen, stop: &Stop) -> anyhow::Result<Session> {
+        Ok(Session::new(self.config(screen, &Json::new(false), stop)?)?)
+    }
+
+    fn config(&self, screen: &Screen, json: &Json, stop: &Stop) -> anyhow::Result<Config> {
         let mut config = Config::default();
         config.limits.down = self.limit_down;
         config.limits.up = self.limit_up;
@@ -103,7 +125,6 @@ impl Network {
             Encrypt::Off => Encryption::Off,
         };
         config.peers.filter = blocklist::read(&self.blocklist, screen, json, stop)?;
-        config.peers.reputation_file = self.state_file("peers");
         config.resources.max_threads = config.resources.max_threads.max(self.max_peers as usize * 2 + 256);
         config.resources.storing = match self.store_by {
             StoreBy::Auto => Storing::Auto,
@@ -111,18 +132,7 @@ impl Network {
             StoreBy::Write => Storing::Write,
         };
         config.resources.hashing = hashing()?.backend;
-        if let Some(dir) = &self.state_dir {
-            std::fs::create_dir_all(dir).map_err(|error| {
-                let text = format!("cannot make {}: {}; choose another --state-dir", dir.display(), io_text(&error));
-                failed(Code::Disk, text)
-            })?;
-        }
-        config.state_dir.clone_from(&self.state_dir);
-        let session = Session::new(config)?;
-        let addrs: Vec<_> = session.listen_addrs().iter().map(ToString::to_string).collect();
-        json.event("listening", json!({ "port": session.port(), "addresses": addrs }));
-        log::info!("listening on {}", addrs.join(" and "));
-        Ok(session)
+        Ok(config)
     }
 
     /// Where what is not about one torrent is kept between runs; `None` where the system names no folder for that.
