@@ -11,7 +11,6 @@ use super::store::StoreLimits;
 
 /// How a node behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct DhtSettings {
     /// The address families that there is a socket for; both by default.
     pub families: Vec<Family>,

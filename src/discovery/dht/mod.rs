@@ -40,8 +40,12 @@ mod lookup;
 mod ours;
 mod search;
 mod side;
+#[cfg(test)]
+mod sim;
 mod store;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod votes;
 
@@ -317,6 +321,16 @@ impl Dht {
             id_v4: id(&self.sides[0]),
             id_v6: id(&self.sides[1]),
             nodes: self.sides.iter().flatten().flat_map(Side::known).collect(),
+        }
+    }
+
+    /// Takes nodes as if they had answered, without asking them: for networks that are simulated.
+    #[doc(hidden)]
+    pub fn plant(&mut self, nodes: impl IntoIterator<Item = NodeInfo>, now: Instant) {
+        for node in nodes {
+            if let Some(side) = &mut self.sides[index(node.addr)] {
+                side.plant(node, now);
+            }
         }
     }
 

@@ -111,6 +111,14 @@ impl Side {
         }
     }
 
+    /// Takes a node as if it had answered, into a table that needs no care yet.
+    pub(super) fn plant(&mut self, node: NodeInfo, now: Instant) {
+        self.table.answered(node, FIRST_RETRY / 100, now);
+        self.table.set_refreshed(now);
+        self.joined = true;
+        self.tend_at = now + MAX_TEND;
+    }
+
     /// Takes note that a node did not answer.
     pub(super) fn failed(&mut self, addr: SocketAddr, now: Instant) {
         if let Some(lost) = self.table.failed(addr, now) {

@@ -220,6 +220,11 @@ impl Table {
         Some(if last { self.own } else { self.own.in_bucket(index as u32, random) })
     }
 
+    /// Takes it that every bucket was looked into.
+    pub(super) fn set_refreshed(&mut self, now: Instant) {
+        self.buckets.iter_mut().for_each(|bucket| bucket.refresh = Some(now + QUIET));
+    }
+
     /// When the next node or bucket is due, at the earliest.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
         let nodes = self.buckets.iter().flat_map(|bucket| &bucket.nodes).map(|node| node.due);
