@@ -221,10 +221,11 @@ impl Lookup {
         let fits = node.id.fits(node.addr.ip());
         self.candidates.insert(at, Candidate { distance, node, fits, hop, state: State::Fresh, token: None });
         if self.candidates.len() > MAX_CANDIDATES {
-            // Those that fit are kept as long as there are others.
-            let droppable = |candidate: &Candidate| candidate.state == State::Fresh && !candidate.fits;
-            let at = self.candidates.iter().rposition(droppable);
-            let at = at.or_else(|| self.candidates.iter().rposition(|candidate| candidate.state == State::Fresh));
+            // The farthest goes; rather one that was not asked and does not fit, unless those are near only.
+            let spare = |candidate: &Candidate| candidate.state == State::Fresh && !candidate.fits;
+            let settled = |candidate: &Candidate| !candidate.state.is_waiting();
+            let at = self.candidates.iter().rposition(spare).filter(|at| *at > 2 * K);
+            let at = at.or_else(|| self.candidates.iter().rposition(settled));
             self.candidates.remove(at.unwrap_or(MAX_CANDIDATES));
         }
     }
@@ -273,4 +274,147 @@ pub(super) fn is_sound(addr: SocketAddr) -> bool {
 fn same_host(a: SocketAddr, b: SocketAddr) -> bool {
     let bits = if a.is_ipv4() { 32 } else { 64 };
     if is_private(a.ip()) { a == b } else { shared_bits(a.ip(), b.ip()) >= bits }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::{K, Lookup, MAX_ASKED, NodeId, NodeInfo};
+
+    const TARGET: NodeId = NodeId::new([0; 20]);
+    const OWN: NodeId = NodeId::new([0xff; 20]);
+
+    /// A node at this distance, whose id does not fit its address.
+    fn node(distance: u32, host: u32) -> NodeInfo {
+        let mut id = [0; 20];
+        id[..4].copy_from_slice(&distance.to_be_bytes());
+        NodeInfo { id: NodeId::new(id), addr: addr(host) }
+    }
+
+    fn addr(host: u32) -> SocketAddr {
+        (Ipv4Addr::from_bits(0x0b00_0000 + host), 6881).into()
+    }
+
+    fn lookup(nodes: impl IntoIterator<Item = NodeInfo>) -> Lookup {
+        let mut lookup = Lookup::new(TARGET, OWN, 3);
+        lookup.add_known(nodes);
+        lookup
+    }
+
+    fn asked(lookup: &mut Lookup) -> Vec<SocketAddr> {
+        std::iter::from_fn(|| lookup.next()).collect()
+    }
+
+    #[test]
+    fn the_closest_are_asked_first_and_only_so_many_at_a_time() {
+        let mut lookup = lookup((1..=20).rev().map(|n| node(n, n)));
+        assert_eq!(asked(&mut lookup), [addr(1), addr(2), addr(3)]);
+        lookup.slow(addr(1));
+        assert_eq!(asked(&mut lookup), [addr(4)], "one that is late makes room");
+        lookup.failed(addr(2));
+        lookup.answered(node(3, 3), None, [node(0, 30)].into_iter());
+        assert_eq!(asked(&mut lookup), [addr(30), addr(5)]);
+        lookup.answered(node(1, 1), Some(vec![1]), std::iter::empty());
+        assert_eq!(lookup.closest()[0].token, Some(vec![1]), "late is not never");
+    }
+
+    #[test]
+    fn it_ends_when_the_closest_have_answered() {
+        let mut lookup = lookup((1..=20).map(|n| node(n, n)));
+        let mut turns = 0;
+        while !lookup.is_done() {
+            let next = lookup.next().unwrap();
+            let host = u32::from_be_bytes(
+                lookup.candidates.iter().find(|c| c.node.addr == next).unwrap().node.id.as_bytes()[..4]
+                    .try_into()
+                    .unwrap(),
+            );
+            match host {
+                2 => lookup.failed(next),
+                _ => lookup.answered(node(host, host), None, std::iter::empty()),
+            }
+            turns += 1;
+        }
+        assert_eq!(turns, K + 1);
+        assert_eq!(lookup.closest().len(), K);
+        assert_eq!(lookup.hops(), 1);
+        assert_eq!(lookup.next(), None);
+    }
+
+    #[test]
+    fn those_whose_ids_fit_are_asked_though_others_crowd_around_the_target() {
+        let fitting = |n: u32| {
+            let addr = addr(n << 8);
+            NodeInfo { id: NodeId::for_address(addr.ip(), [n as u8; 20]), addr }
+        };
+        let honest: Vec<_> = (1..=4).map(fitting).collect();
+        let mut lookup = lookup(honest.iter().copied());
+        lookup.add_known((1..=100).map(|n| node(n, n)));
+        let mut all = Vec::new();
+        while let Some(next) = lookup.next() {
+            all.push(next);
+            let answering = lookup.candidates.iter().find(|c| c.node.addr == next).unwrap().node;
+            lookup.answered(answering, None, std::iter::empty());
+        }
+        assert!(lookup.is_done());
+        assert_eq!(all.len(), K + honest.len());
+        assert!(honest.iter().all(|node| lookup.closest().iter().any(|found| found.node == *node)));
+    }
+
+    #[test]
+    fn whoever_says_that_it_has_another_id_has_that() {
+        let mut lookup = lookup([node(1, 1), node(5, 5)]);
+        assert_eq!(asked(&mut lookup).len(), 2);
+        lookup.answered(node(9, 1), None, std::iter::empty());
+        lookup.answered(node(5, 5), None, std::iter::empty());
+        let closest: Vec<_> = lookup.closest().iter().map(|found| found.node).collect();
+        assert_eq!(closest, [node(5, 5), node(9, 1)]);
+        assert!(lookup.is_done());
+    }
+
+    #[test]
+    fn an_answer_cannot_name_more_than_a_few_nor_keep_a_lookup_going_for_ever() {
+        let mut lookup = lookup([node(u32::MAX, 1)]);
+        let mut host = 1;
+        let mut distance = u32::MAX;
+        while let Some(next) = lookup.next() {
+            let answering = lookup.candidates.iter().find(|c| c.node.addr == next).unwrap().node;
+            // Always one that is closer, and a thousand.
+            let closer = (0..1000).map(|n| node(distance - n, host + 1 + n)).collect::<Vec<_>>();
+            host += 1000;
+            distance -= 1000;
+            lookup.answered(answering, None, closer.into_iter());
+            assert!(lookup.candidates.len() <= super::MAX_CANDIDATES);
+        }
+        assert_eq!(lookup.counts(), (MAX_ASKED, MAX_ASKED));
+        assert!(lookup.is_done());
+    }
+
+    #[test]
+    fn private_addresses_count_from_private_addresses_only() {
+        let private = NodeInfo { addr: "192.168.1.1:1".parse().unwrap(), ..node(1, 1) };
+        for (from, named) in [(node(9, 9), 1), (NodeInfo { addr: "10.0.0.1:1".parse().unwrap(), ..node(9, 9) }, 2)] {
+            let mut lookup = lookup([from]);
+            lookup.next();
+            lookup.answered(from, None, [private].into_iter());
+            assert_eq!(lookup.candidates.len(), named);
+        }
+    }
+
+    #[test]
+    fn addresses_without_ids_are_asked_where_nodes_are_few_or_late() {
+        let mut lookup = lookup((1..=10).map(|n| node(n, n)));
+        lookup.add_seed(addr(99));
+        assert_eq!(asked(&mut lookup), [addr(1), addr(2), addr(3)]);
+        lookup.slow(addr(1));
+        assert_eq!(asked(&mut lookup), [addr(99)]);
+        lookup.failed(addr(99));
+        let mut alone = super::Lookup::new(TARGET, OWN, 3);
+        alone.add_seed(addr(99));
+        assert!(!alone.is_done());
+        assert_eq!(asked(&mut alone), [addr(99)]);
+        alone.answered(node(1, 99), None, [node(2, 2)].into_iter());
+        assert_eq!(asked(&mut alone), [addr(2)]);
+    }
 }

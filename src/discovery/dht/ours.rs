@@ -154,3 +154,64 @@ impl Ours {
         (self.slow_after() * 4).max(MIN_LOST)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::{Duration, Instant};
+
+    use super::{LookupId, MAX_SLOW, MIN_LOST, MIN_SLOW, Ours, Overdue, Use};
+
+    fn addr(n: u8) -> SocketAddr {
+        ([11, 0, 0, n], 6881).into()
+    }
+
+    #[test]
+    fn a_query_is_slow_first_and_lost_later() {
+        let now = Instant::now();
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut ours = Ours::default();
+        ours.sent(addr(1), Use::Check, &mut rng, now);
+        assert!(ours.overdue(now).is_none());
+        assert!(matches!(ours.overdue(now + MAX_SLOW), Some(Overdue::Slow(pending)) if pending.addr == addr(1)));
+        assert!(ours.overdue(now + MAX_SLOW).is_none());
+        assert_eq!((ours.len(), ours.checks()), (1, 1));
+        assert!(matches!(ours.overdue(now + 4 * MAX_SLOW), Some(Overdue::Lost(_))));
+        assert_eq!((ours.len(), ours.checks(), ours.next_deadline()), (0, 0, None));
+    }
+
+    #[test]
+    fn the_time_to_wait_follows_from_how_long_answers_took() {
+        let now = Instant::now();
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut ours = Ours::default();
+        let mut answer = |ours: &mut Ours, rtt| {
+            let transaction = ours.sent(addr(1), Use::Ping(LookupId(1)), &mut rng, now);
+            assert!(ours.answered(addr(2), &transaction.to_be_bytes(), now + rtt).is_none(), "from elsewhere");
+            assert!(ours.answered(addr(1), &[0; 3], now + rtt).is_none(), "another transaction");
+            assert!(ours.answered(addr(1), &transaction.to_be_bytes(), now + rtt).is_some());
+            assert!(ours.answered(addr(1), &transaction.to_be_bytes(), now + rtt).is_none(), "twice");
+        };
+        (0..50).for_each(|_| answer(&mut ours, Duration::from_millis(1)));
+        assert_eq!((ours.slow_after(), ours.lost_after()), (MIN_SLOW, MIN_LOST));
+        (0..50).for_each(|_| answer(&mut ours, Duration::from_millis(300)));
+        assert!((300..450).contains(&(ours.slow_after().as_millis() as u64)), "{:?}", ours.slow_after());
+        (0..50).for_each(|_| answer(&mut ours, Duration::from_secs(3)));
+        assert_eq!(ours.slow_after(), MAX_SLOW);
+    }
+
+    #[test]
+    fn what_a_stopped_lookup_asked_is_forgotten() {
+        let now = Instant::now();
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut ours = Ours::default();
+        let transaction = ours.sent(addr(1), Use::Step(LookupId(1)), &mut rng, now);
+        ours.sent(addr(1), Use::Step(LookupId(2)), &mut rng, now);
+        ours.forget(LookupId(1));
+        assert_eq!(ours.len(), 1);
+        assert!(ours.answered(addr(1), &transaction.to_be_bytes(), now).is_none());
+        assert!(
+            matches!(ours.overdue(now + MAX_SLOW), Some(Overdue::Slow(pending)) if pending.used == Use::Step(LookupId(2)))
+        );
+    }
+}

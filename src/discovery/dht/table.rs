@@ -326,3 +326,140 @@ pub(super) fn shared_bits(a: IpAddr, b: IpAddr) -> u32 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::time::{Duration, Instant};
+
+    use super::{Added, K, QUIET, Table};
+    use crate::wire::krpc::{NodeId, NodeInfo};
+
+    const OWN: NodeId = NodeId::new([0; 20]);
+    const RTT: Duration = Duration::from_millis(50);
+
+    /// A node in a /24 of its own whose id shares so many bits with ours, and does not fit its address.
+    fn node(bits: u32, n: u32) -> NodeInfo {
+        let mut random = [0; 20];
+        random[16..].copy_from_slice(&n.to_be_bytes());
+        NodeInfo { id: OWN.in_bucket(bits, random), addr: (Ipv4Addr::from_bits(0x0b00_0000 + (n << 8)), 6881).into() }
+    }
+
+    fn closest(table: &Table, target: &NodeId, max: usize) -> Vec<NodeInfo> {
+        let mut out = Vec::new();
+        table.closest(target, max, &mut out);
+        out
+    }
+
+    #[test]
+    fn what_is_closest_is_what_a_search_through_all_finds() {
+        let now = Instant::now();
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut table = Table::new(OWN);
+        (0..2_000).for_each(|n| {
+            table.answered(node(rng.u32(0..20), n), RTT, now);
+        });
+        let all: Vec<_> = table.nodes().map(|node| NodeInfo { id: node.id, addr: node.addr }).collect();
+        assert!(all.len() > 100, "{} nodes", all.len());
+        for _ in 0..200 {
+            let target = OWN.in_bucket(rng.u32(0..30), std::array::from_fn(|_| rng.u8(..)));
+            let mut sorted = all.clone();
+            sorted.sort_by_key(|node| node.id.distance(&target));
+            assert_eq!(closest(&table, &target, K), sorted[..K]);
+        }
+    }
+
+    #[test]
+    fn a_full_bucket_keeps_who_is_there_until_one_goes_bad() {
+        let now = Instant::now();
+        let mut table = Table::new(OWN);
+        (0..8).for_each(|n| assert_eq!(table.answered(node(0, n), RTT, now), Added::Known));
+        // The last bucket splits, and those of the first are full.
+        assert_eq!(table.answered(node(3, 20), RTT, now), Added::Known);
+        assert_eq!(table.answered(node(0, 9), RTT, now), Added::Spare);
+        assert!(table.has_room_for(&node(0, 10)) && !table.has_room_for(&node(0, 9)));
+        let bad = node(0, 3);
+        assert_eq!(table.failed(bad.addr, now), None);
+        assert!(closest(&table, &bad.id, K).contains(&bad), "once is an accident");
+        table.failed(bad.addr, now);
+        let left = closest(&table, &bad.id, K);
+        assert!(!left.contains(&bad) && left.contains(&node(0, 9)));
+        // Where nobody waits for the place, a bad node is not named but asked for a while.
+        let lonely = node(3, 20);
+        (0..4).for_each(|_| assert_eq!(table.failed(lonely.addr, now), None));
+        assert!(!closest(&table, &lonely.id, 20).contains(&lonely) && table.contains_addr(lonely.addr));
+        assert_eq!(table.failed(lonely.addr, now), Some(lonely));
+    }
+
+    #[test]
+    fn one_host_cannot_pose_as_many() {
+        let now = Instant::now();
+        let mut table = Table::new(OWN);
+        let at = |bits, n, addr: &str| NodeInfo { addr: addr.parse().unwrap(), ..node(bits, n) };
+        assert_eq!(table.answered(at(0, 1, "11.0.0.1:1"), RTT, now), Added::Known);
+        (10..18).for_each(|n| assert_eq!(table.answered(node(5, n), RTT, now), Added::Known));
+        for (other, why) in [
+            (at(5, 2, "11.0.0.1:2"), "another port"),
+            (at(0, 3, "11.0.0.77:1"), "the same /24 in the same bucket"),
+            (NodeInfo { id: OWN, ..node(0, 4) }, "our own id"),
+        ] {
+            assert_eq!(table.answered(other, RTT, now), Added::Refused, "{why}");
+            assert!(!table.has_room_for(&other), "{why}");
+        }
+        // Nobody takes over the id of one that answers.
+        assert_eq!(table.answered(at(0, 1, "12.0.0.1:1"), RTT, now), Added::Refused);
+        assert_eq!(table.answered(at(3, 5, "11.0.0.77:1"), RTT, now), Added::Known, "in another bucket");
+        (20..24).for_each(|n| {
+            let addr = SocketAddr::from(([192, 168, 0, 1], n as u16));
+            assert_eq!(table.answered(NodeInfo { addr, ..node(0, n) }, RTT, now), Added::Known, "a private network");
+        });
+    }
+
+    #[test]
+    fn ids_that_fit_their_addresses_displace_those_that_do_not() {
+        let now = Instant::now();
+        let mut table = Table::new(OWN);
+        (0..8).for_each(|n| assert_eq!(table.answered(node(0, n), RTT, now), Added::Known));
+        table.answered(node(1, 20), RTT, now);
+        let addr: SocketAddr = "45.6.7.8:1".parse().unwrap();
+        let mut rng = fastrand::Rng::with_seed(1);
+        let ids = std::iter::repeat_with(|| NodeId::for_address(addr.ip(), std::array::from_fn(|_| rng.u8(..))));
+        let fitting = NodeInfo { id: ids.take(100).find(|id| OWN.common_prefix(id) == 0).unwrap(), addr };
+        assert_eq!(table.answered(fitting, RTT, now), Added::Known);
+        assert!(closest(&table, &fitting.id, 20).contains(&fitting));
+        assert_eq!(table.len(), 9);
+    }
+
+    #[test]
+    fn quiet_nodes_are_asked_and_quiet_buckets_refreshed_in_turn() {
+        let now = Instant::now();
+        let mut table = Table::new(OWN);
+        (0..9).for_each(|n| {
+            table.answered(node(n % 2, n), RTT, now);
+        });
+        while table.next_to_refresh([1; 20], now).is_some() {}
+        assert_eq!((table.next_to_ping(now), table.next_due(now)), (None, Some(now + QUIET)));
+        let later = now + QUIET;
+        table.answered(node(0, 0), RTT, later);
+        let mut asked: Vec<_> = std::iter::from_fn(|| table.next_to_ping(later)).collect();
+        asked.sort_by_key(|node| node.addr);
+        assert_eq!(asked, (1..9).map(|n| node(n % 2, n)).collect::<Vec<_>>());
+        assert_eq!(table.next_to_refresh([1; 20], later), Some(OWN), "our own neighbourhood comes first");
+        assert_eq!(table.next_to_refresh([1; 20], later).map(|id| OWN.common_prefix(&id)), Some(0));
+        assert_eq!(table.next_to_refresh([1; 20], later), None);
+    }
+
+    #[test]
+    fn the_nodes_stay_when_our_id_changes() {
+        let now = Instant::now();
+        let mut table = Table::new(OWN);
+        (0..9).for_each(|n| {
+            table.answered(node(n, n), RTT, now);
+        });
+        let own = NodeId::new([0xff; 20]);
+        table.set_own(own);
+        assert_eq!(table.own(), own);
+        assert_eq!(table.len(), 9);
+        assert_eq!(closest(&table, &node(0, 0).id, 1), [node(0, 0)]);
+    }
+}
