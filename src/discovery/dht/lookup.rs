@@ -19,6 +19,10 @@ const MAX_CANDIDATES: usize = 160;
 /// How many nodes are asked in one lookup, whatever the answers say. A lookup among 10 million takes some 60.
 const MAX_ASKED: usize = 256;
 
+/// How many nodes whose ids do not fit their addresses are asked where there are enough others: anybody can make up any
+/// number of those that lie next to the target.
+const MAX_MISFITS: usize = 4 * K;
+
 /// How many nodes of one answer are looked at: more than a sound one has.
 const MAX_REFERRALS: usize = 2 * K;
 
@@ -182,17 +186,25 @@ impl Lookup {
         answered.map(|candidate| Found { node: candidate.node, token: candidate.token.clone() }).collect()
     }
 
-    /// How many referrals it took at most to learn of the [`K`] closest.
+    /// How many referrals it took at most to learn of the [`K`] closest; of those whose ids fit, as others lie about
+    /// where they are, if there are any.
     pub(super) fn hops(&self) -> u32 {
-        let answered = self.candidates.iter().filter(|candidate| candidate.state == State::Answered);
-        answered.take(K).map(|candidate| candidate.hop).max().unwrap_or_default()
+        let answered = || self.candidates.iter().filter(|candidate| candidate.state == State::Answered);
+        let fitting = answered().filter(|candidate| candidate.fits).take(K).map(|candidate| candidate.hop).max();
+        fitting.or_else(|| answered().take(K).map(|candidate| candidate.hop).max()).unwrap_or_default()
     }
 
-    /// The candidates that matter: the [`K`] closest that did not fail, and the [`K`] closest whose ids fit.
+    /// The candidates that matter: the [`K`] closest that did not fail, and the [`K`] closest whose ids fit. Of those that
+    /// do not fit only so many, where there are enough others.
     fn window(&self) -> impl Iterator<Item = usize> {
+        let alive = || self.candidates.iter().enumerate().filter(|(_, candidate)| candidate.state != State::Failed);
+        let misfits = self.candidates.iter().filter(|candidate| !candidate.fits && candidate.state != State::Fresh);
+        let enough = misfits.count() >= MAX_MISFITS && alive().filter(|(_, candidate)| candidate.fits).count() >= K;
         let (mut all, mut fitting) = (0, 0);
-        let alive = self.candidates.iter().enumerate().filter(|(_, candidate)| candidate.state != State::Failed);
-        let wanted = alive.filter(move |(_, candidate)| {
+        let wanted = alive().filter(move |(_, candidate)| {
+            if enough && !candidate.fits && candidate.state == State::Fresh {
+                return false;
+            }
             all += 1;
             fitting += usize::from(candidate.fits);
             all <= K || (candidate.fits && fitting <= K)
@@ -202,9 +214,9 @@ impl Lookup {
 
     fn add(&mut self, node: NodeInfo, hop: u32) {
         let at_host = |candidate: &&Candidate| same_host(candidate.node.addr, node.addr);
-        let known = self.candidates.iter().any(|candidate| candidate.node == node);
-        if !known
-            && node.id != self.own
+        if let Some(known) = self.candidates.iter_mut().find(|candidate| candidate.node == node) {
+            known.hop = known.hop.min(hop);
+        } else if node.id != self.own
             && is_sound(node.addr)
             && self.candidates.iter().filter(at_host).count() < MAX_CLAIMS
         {
@@ -360,6 +372,25 @@ mod tests {
         assert!(lookup.is_done());
         assert_eq!(all.len(), K + honest.len());
         assert!(honest.iter().all(|node| lookup.closest().iter().any(|found| found.node == *node)));
+    }
+
+    #[test]
+    fn made_up_nodes_do_not_hold_up_a_lookup_that_has_enough_others() {
+        let fitting = (1..=8).map(|n: u32| {
+            let addr = addr(n << 16);
+            NodeInfo { id: NodeId::for_address(addr.ip(), [n as u8; 20]), addr }
+        });
+        let mut lookup = lookup(fitting);
+        lookup.add_known((1..=100).map(|n| node(n, n)));
+        while let Some(next) = lookup.next() {
+            let node = lookup.candidates.iter().find(|candidate| candidate.node.addr == next).unwrap().node;
+            match node.id.fits(next.ip()) {
+                true => lookup.answered(node, None, std::iter::empty()),
+                false => lookup.failed(next),
+            }
+        }
+        assert!(lookup.is_done());
+        assert!(lookup.counts().0 <= super::MAX_MISFITS + K + 3, "{:?}", lookup.counts());
     }
 
     #[test]

@@ -26,7 +26,10 @@ fn what_was_announced_is_found_while_a_third_of_the_nodes_are_silent_or_lie() {
         let asker = network.some_honest();
         let lookup = network.tell(asker, |dht, now| dht.get_peers(info_hash(torrent), None, now));
         let wanted = SocketAddr::new(network.addr(announcer).ip(), 7000);
-        assert!(peers(&network.finish(asker, lookup)).contains(&wanted), "torrent {torrent}");
+        let events = network.finish(asker, lookup);
+        assert!(peers(&events).contains(&wanted), "torrent {torrent}");
+        let summary = summary(&events);
+        assert!(summary.asked <= 120 && summary.hops <= 8, "{summary:?}");
     }
 }
 
