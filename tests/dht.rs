@@ -7,6 +7,8 @@ mod rig;
 mod command;
 #[path = "dht/libtorrent.rs"]
 mod libtorrent;
+#[path = "dht/magnets.rs"]
+mod magnets;
 #[path = "dht/sessions.rs"]
 mod sessions;
 

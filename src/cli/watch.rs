@@ -251,6 +251,14 @@ impl Row {
         if trackers.is_empty() {
             tries.push("no tracker was asked".to_owned());
         }
+        if let Some(dht) = &stats.dht {
+            let nodes = count(dht.nodes(), "node", "nodes");
+            tries.push(match dht.state {
+                DhtState::Alone => "the DHT: no node answers".to_owned(),
+                DhtState::Joined => format!("the DHT: {nodes} known, nobody with this torrent answered"),
+                _ => format!("the DHT: being joined, {nodes} known"),
+            });
+        }
         let text = format!(
             "no metadata for {patience}; try again later, or give an address with --peer\n  {}",
             tries.join("\n  ")

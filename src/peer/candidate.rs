@@ -285,6 +285,7 @@ impl<'a> Candidate<'a> {
             | Message::HaveAll
             | Message::HaveNone
             | Message::AllowedFast(_)
+            | Message::Port(_)
             | Message::Extended { .. } => self.said.keep(frame),
             // We have nothing to be asked for, and asked for nothing.
             _ => Ok(()),

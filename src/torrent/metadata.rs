@@ -15,10 +15,12 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::dht::DhtPart;
 use super::explain::Ledger;
 use super::handle::{Event, Failure, PeerStats, Shared, Snapshot, State, Stats};
 use super::inbox::{Admission, Command, INBOX, Inbox, StoreFact};
@@ -233,7 +235,10 @@ impl Search {
                 let survey = Survey { known: self.book.count_by_source(), ..Survey::default() };
                 answer.try_send(survey).ok();
             }
-            Command::Announce => self.announcer.iter().for_each(Announcer::announce_now),
+            Command::Announce => {
+                self.services.as_ref().and_then(Services::dht).into_iter().for_each(DhtPart::search_now);
+                self.announcer.iter().for_each(Announcer::announce_now);
+            }
             // Nobody knows yet which files and pieces there are.
             Command::Recheck | Command::Priority(..) => {}
         }
@@ -306,7 +311,10 @@ impl Search {
                 self.shared.tell(&Event::PeerConnected(addr));
             }
             Fact::CandidateGone { key, addr, why } => {
-                self.candidates.remove(&key);
+                if self.candidates.remove(&key).is_some_and(|candidate| candidate.since.is_none()) {
+                    // It may have learnt to encrypt, or somebody else may be there by now.
+                    self.book.set_plaintext_only(addr, false);
+                }
                 log::debug!("{addr}: gone: {why}");
                 let now = Instant::now();
                 if matches!(why, PeerError::Ourselves) {
@@ -495,7 +503,7 @@ impl Search {
     }
 
     fn end(mut self) {
-        self.shared.stopping.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.shared.stopping.store(true, Ordering::Relaxed);
         self.phase = Phase::Paused;
         self.halt();
         let deadline = Instant::now() + self.resources.config.trackers.stop_grace;
@@ -554,6 +562,9 @@ impl Search {
             peers: connected,
             dialling: self.candidates.len() - connected,
             known: self.book.len(),
+            refused: self.book.refused(),
+            blocked_callers: self.resources.blocked_callers.load(Ordering::Relaxed),
+            dht: self.services.as_ref().and_then(Services::dht).map(DhtPart::status),
             ..Stats::default()
         };
         let trackers = self.announcer.as_ref().map_or_else(Vec::new, Announcer::snapshot);
