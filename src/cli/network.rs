@@ -101,7 +101,8 @@ impl Network {
         Ok(session)
     }
 
-    /// A session that leaves nothing behind, not even what it learned of peers; and tells nothing of itself.
+    /// A session that leaves nothing of its torrents behind, not even what it learned of peers, and tells nothing of itself.
+    /// The nodes of the DHT are kept as ever: they belong to no torrent.
     pub fn passing_session(&self, screen: &Screen, stop: &Stop) -> anyhow::Result<Session> {
         Ok(Session::new(self.config(screen, &Json::new(false), stop)?)?)
     }
