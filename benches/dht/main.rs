@@ -31,13 +31,14 @@ fn main() {
     let brief = std::env::args().any(|arg| arg == "--test");
     let (queries, senders) = if brief { (300_000, 1_000_000) } else { (3_000_000, 1_000_000) };
 
-    let rate = queries_a_second(queries);
-    println!("{rate:.0} queries/s answered, find_node and get_peers in turns");
-    assert!(rate >= PROMISED, "less than {PROMISED} queries/s");
-
+    // First, while no memory lies around that was used before.
     let left = left_by_flood(senders);
     println!("{:.2} MiB more memory after queries of {senders} senders", left as f64 / f64::from(1 << 20));
     assert!(left <= MAX_LEFT, "{left} bytes more after a flood");
+
+    let rate = queries_a_second(queries);
+    println!("{rate:.0} queries/s answered in processor time, find_node and get_peers in turns");
+    assert!(rate >= PROMISED, "less than {PROMISED} queries/s");
 
     let sizes: &[usize] = if brief { &[125, 500, 2_000] } else { &[125, 250, 500, 1_000, 2_000, 4_000, 8_000, 16_000] };
     let sound: Vec<_> = sizes.iter().map(|&nodes| (nodes, measure(nodes, 0.0, 0.0))).collect();
@@ -69,7 +70,7 @@ fn queries_a_second(queries: u32) -> f64 {
     let mut now = Instant::now();
     let mut dht = busy_node(now);
     let datagrams: Vec<_> = (0..SENDERS).map(query).collect();
-    let (begin, mut answered) = (Instant::now(), 0);
+    let (begin, mut answered) = (processor_time(), 0);
     for n in 0..queries {
         let (from, bytes) = &datagrams[(n % SENDERS) as usize];
         // As if 10,000 came in a second: no sender asks more often than it may.
@@ -83,18 +84,15 @@ fn queries_a_second(queries: u32) -> f64 {
         }
     }
     assert!(answered >= queries, "{answered} answers to {queries} queries");
-    f64::from(queries) / begin.elapsed().as_secs_f64()
+    f64::from(queries) / (processor_time() - begin).as_secs_f64()
 }
 
 /// How many bytes more are resident after queries of so many senders.
 fn left_by_flood(senders: u32) -> u64 {
     let mut now = Instant::now();
     let mut dht = busy_node(now);
-    let mut before = 0;
+    let before = resident();
     for n in 0..senders {
-        if n == senders / 100 {
-            before = resident();
-        }
         let (from, bytes) = query(n);
         now += Duration::from_micros(10);
         dht.handle_datagram(from, &bytes, now);
@@ -153,6 +151,11 @@ fn query(n: u32) -> (SocketAddr, Vec<u8>) {
 /// The mean number of hops in a network of so many nodes.
 fn measure(nodes: usize, silent: f64, liars: f64) -> f64 {
     hops(&mut Network::grown(plan(nodes, silent, liars), Instant::now()), 100).0
+}
+
+/// How long this thread had a processor so far: others on the machine do not count.
+fn processor_time() -> Duration {
+    rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).try_into().expect("no time before the first")
 }
 
 /// The memory of this process that is resident, in bytes.
