@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ropewalk::wire::message::Message;
-use ropewalk::{AddOptions, Event, IpFilter, Session, Standing};
+use ropewalk::{AddOptions, Encryption, Event, IpFilter, Session, Standing};
 
 use crate::support::payload::Payload;
 use crate::support::scripted::{RESERVED, Server, Wire};
@@ -78,6 +78,8 @@ fn a_liar_found_in_one_torrent_is_not_dialled_by_another_nor_in_the_next_run() {
     let (server, calls) = liar(&payload);
     let folder = tempfile::tempdir().unwrap();
     let mut config = config();
+    // The liar speaks plaintext only: it would be called twice each time.
+    config.peers.encryption = Encryption::Off;
     config.peers.reputation_file = Some(folder.path().join("state/peers"));
     let get = Client::leeching_with(&payload, &[], config.clone(), |_| ());
     let events = get.torrent.events();
