@@ -83,7 +83,8 @@ pub(super) fn dial_plain(stream: Stream, ours: &Handshake) -> Result<Opened, Pee
     Ok(opened)
 }
 
-/// The same encrypted: our handshake goes with the encrypted one.
+/// The same encrypted. Our handshake goes with the encrypted one only where RC4 is all that is offered: a Transmission 3 that
+/// is offered plaintext too, and chooses it, takes the encrypted first words for plaintext and hangs up.
 pub(super) fn dial(
     stream: Stream,
     ours: &Handshake,
@@ -92,7 +93,10 @@ pub(super) fn dial(
 ) -> Result<Opened, NotVeiled> {
     let given_up = |why: PeerError| NotVeiled { why, perhaps_plain: false };
     let entropy = Entropy::new().map_err(|error| given_up(error.into()))?;
-    let mut machine = Dialler::new(entropy, ours.info_hash, methods(encryption), ours.encode().to_vec());
+    let methods = methods(encryption);
+    let with_it = methods == Methods::Rc4;
+    let first_words = if with_it { ours.encode().to_vec() } else { Vec::new() };
+    let mut machine = Dialler::new(entropy, ours.info_hash, methods, first_words);
     let (mut read, mut write) = plain(stream.clone(), &[]);
     let mut first = Vec::new();
     let mut step = |machine: &mut Dialler| {
@@ -110,7 +114,13 @@ pub(super) fn dial(
     loop {
         match step(&mut machine) {
             Ok(None) => {}
-            Ok(Some(end)) => return Ok(Opened::veiled(stream, end)),
+            Ok(Some(end)) => {
+                let mut opened = Opened::veiled(stream, end);
+                if !with_it {
+                    opened.write.write_all(&mut ours.encode()).map_err(|error| given_up(error.into()))?;
+                }
+                return Ok(opened);
+            }
             Err(why) => return Err(NotVeiled { why, perhaps_plain: !machine.is_understood() }),
         }
     }
