@@ -115,7 +115,7 @@ impl Seeds {
         let session = || {
             let mut config = Config::default();
             config.listen.ports = 0..=0;
-            config.listen.bind = Some([127, 0, 0, 1].into());
+            config.listen.bind = Some(std::net::IpAddr::from([127, 0, 0, 1]).into());
             config.peers.encryption = encryption;
             Session::new(config)
         };

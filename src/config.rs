@@ -1,6 +1,8 @@
 //! What a session and a torrent can be told, with the defaults that are documented here.
 
-use std::net::{IpAddr, SocketAddr};
+mod bind;
+
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use crate::hash::Backend;
 use crate::metainfo::Metainfo;
 use crate::policy::IpFilter;
 pub(crate) use crate::policy::Priority;
+pub use bind::{Bind, BindSyntax};
 
 /// How a [`Session`](crate::Session) works. Start from `Config::default()` and change what you need.
 #[derive(Clone, Debug, Default)]
@@ -35,8 +38,10 @@ pub struct Config {
 pub struct ListenConfig {
     /// The TCP ports to try, in order; 0 is any free port. Default: 6881 to 6889, then any. One port serves IPv4 and IPv6.
     pub ports: RangeInclusive<u16>,
-    /// The one local address to use, for connections in both directions; `None` for all.
-    pub bind: Option<IpAddr>,
+    /// The one address or interface to use, for every socket and in both directions; `None` for what the system chooses.
+    /// Where it is gone, torrents wait until it is back ([`State::Waiting`](crate::State::Waiting)) and nothing is sent
+    /// any other way, with one exception: host names are looked up by the system, in its own way, as long as it is there.
+    pub bind: Option<Bind>,
     /// Whether to listen at all. Default: true.
     pub accept: bool,
 }

@@ -18,12 +18,12 @@
 //! ```
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use crate::config::DhtConfig;
+use crate::config::{Bind, DhtConfig};
 use crate::crew::Crew;
 use crate::discovery::{DhtState, DhtStatus, NodeHandle};
 use crate::metainfo::InfoHash;
@@ -41,8 +41,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How a node is started.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The one local address to use; `None` for all, of both families.
-    pub bind: Option<IpAddr>,
+    /// The one address or interface to use; `None` for all, of both families.
+    pub bind: Option<Bind>,
     /// The UDP port; 0, the default, for any.
     pub port: u16,
     /// The rest; [`DhtConfig::enabled`] has no meaning here.
@@ -78,7 +78,7 @@ pub struct Node {
 impl Node {
     /// Binds the port and begins to look for other nodes.
     pub fn start(options: Options) -> Result<Self, StartError> {
-        let port = UdpPort::bind(options.bind, options.port);
+        let port = UdpPort::bind(options.bind.as_ref(), options.port);
         let port = port.map_err(|source| StartError::Port { port: options.port, source })?;
         let crew = Crew::new(1);
         let handle = NodeHandle::start(port, options.dht, &crew);

@@ -30,6 +30,7 @@
 //! | `announce-stop`, `announce-stopped` | trackers that are said farewell to | their answers, for a moment | |
 //! | `udp` | the UDP port and the node of the DHT on it | a datagram, the node's next deadline, or a wake | peers to owners that have room for them |
 //! | `accept` | a listening socket | callers | a new `rx` for each |
+//! | `outlet` | whether what sockets are bound to is there | the next look | a new `accept` when it is back |
 //!
 //! Each piece of mutable state has one owner with one inbox; the rest is immutable and shared, or the piece in flight.
 //! Leaves may wait for an owner, an owner never waits for a leaf, so nothing can wait in a circle. Channels are bounded and
@@ -89,11 +90,11 @@
 //! |---|---|---|
 //! | [`bits`], [`bencode`], [`metainfo`], config, crew | values, .torrent files, settings, the thread count | know the network |
 //! | [`wire`], [`policy`], [`hash`] | bytes to types; pure decisions; digests | hold a socket, a thread or a clock |
-//! | net, storage | byte streams; verified pieces in files | know BitTorrent messages; hold an unverified byte |
+//! | net, storage | sockets, all of them, bound as asked for ([`Bind`]), and byte streams; verified pieces in files | know BitTorrent messages; hold an unverified byte |
 //! | peer, discovery | one peer's two threads; tracker announces, the DHT | decide anything about the torrent |
 //! | torrent | the owner, its handle, readers, the verify and store threads | wait for a leaf |
 //! | [`Session`] | the port, the limits, the registry | |
-//! | [`create`](mod@create), [`dht`], [`verify`](mod@verify), [`tracker`] | jobs around the engine | |
+//! | [`create`](mod@create), [`dht`], [`verify`](mod@verify), [`tracker`], [`fetch`] | jobs around the engine | |
 //!
 //! # Why it is slow
 //!
@@ -132,6 +133,7 @@ mod crew;
 pub mod dht;
 mod discovery;
 mod download;
+pub mod fetch;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod hash;
@@ -147,12 +149,13 @@ pub mod verify;
 pub mod wire;
 
 pub use config::{
-    AddOptions, Check, Choose, Config, DhtConfig, Encryption, ListenConfig, Order, PeerConfig, RateLimits,
-    ResourceConfig, Seeding, Start, Storing, TrackerConfig,
+    AddOptions, Bind, BindSyntax, Check, Choose, Config, DhtConfig, Encryption, ListenConfig, Order, PeerConfig,
+    RateLimits, ResourceConfig, Seeding, Start, Storing, TrackerConfig,
 };
 pub use discovery::{DhtState, DhtStats, DhtStatus, TrackerState, TrackerStatus};
 pub use download::{DownloadError, download};
 pub use metainfo::{InfoHash, Magnet, Metainfo};
+pub use net::BindError;
 pub use peer::{Activity, Protection, Times};
 pub use policy::{IpFilter, Priority, Reciprocity, Record, Refused, Source, Sources, Standing};
 pub use session::{AddError, Session, SessionError};

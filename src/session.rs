@@ -2,6 +2,7 @@
 //!
 //! It owns the crew of threads and the registry of torrents. What a torrent does is its owner's.
 
+mod outlet;
 mod records;
 mod registry;
 
@@ -16,12 +17,12 @@ use crossbeam_channel::bounded;
 use parking_lot::{Mutex, RwLock};
 use socket2::Socket;
 
-use crate::config::{AddOptions, Config, RateLimits};
+use crate::config::{AddOptions, Bind, Config, RateLimits};
 use crate::crew::{Crew, NoThread};
 use crate::discovery::{DhtStatus, NodeHandle, Tls};
 use crate::metainfo::{InfoHash, Magnet, Metainfo};
 use crate::net::udp::UdpPort;
-use crate::net::{Closer, Listener, bind_listener};
+use crate::net::{BindError, Closer, Listener, Outlet, bind_listener};
 use crate::peer::{self, BufferPool, Door, Incoming, PeerError, Valve};
 use crate::policy::IpFilter;
 use crate::torrent::{self, Admission, Budget, Command, Inbox, Resources, Shared, State, Torrent};
@@ -52,8 +53,10 @@ const STACK: usize = 128 * 1024;
 pub struct Session {
     resources: Arc<Resources>,
     torrents: Registry,
-    listeners: Vec<Listener>,
+    doors: Arc<Doors>,
     greetings: Arc<Greetings>,
+    /// Ends the thread that looks after what the session is bound to.
+    outlet_stop: Arc<Closer>,
 }
 
 /// The torrents by info-hash. Locked to look one up, to add or to remove one.
@@ -64,16 +67,24 @@ type Registry = Arc<RwLock<Torrents>>;
 #[non_exhaustive]
 pub enum SessionError {
     /// No port could be listened on.
-    #[error("cannot listen on port {}{}: {source}; choose another port or address", span(*.first, *.last), at(.bind))]
+    #[error("cannot listen on port {}{}: {source}; choose another port or address", span(*.first, *.last), of(.bind))]
     Listen {
         /// The first port that was tried.
         first: u16,
         /// The last port that was tried.
         last: u16,
-        /// The address to bind to, if one was given.
-        bind: Option<std::net::IpAddr>,
+        /// What to bind to, if anything was given.
+        bind: Option<Bind>,
         /// What the system said.
         source: io::Error,
+    },
+    /// What everything is to be bound to is not there.
+    #[error("cannot bind to {bind}: {source}; bring it up, or choose another interface or address")]
+    Bind {
+        /// What was asked for.
+        bind: Bind,
+        /// Why not.
+        source: BindError,
     },
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
@@ -101,23 +112,30 @@ fn span(first: u16, last: u16) -> String {
     if first == last { first.to_string() } else { format!("{first} to {last}") }
 }
 
-fn at(bind: &Option<std::net::IpAddr>) -> String {
-    bind.map_or_else(String::new, |ip| format!(" of {ip}"))
+fn of(bind: &Option<Bind>) -> String {
+    bind.as_ref().map_or_else(String::new, |bind| format!(" of {bind}"))
 }
 
 impl Session {
     /// Listens and starts the threads that all torrents share.
     pub fn new(config: Config) -> Result<Self, SessionError> {
+        let bind = config.listen.bind.clone();
+        let outlet = Outlet::new(bind.clone()).map_err(|source| match bind {
+            Some(bind) => SessionError::Bind { bind, source },
+            None => unreachable!("without anything to bind to nothing is looked for"),
+        })?;
+        let outlet = Arc::new(outlet);
         let listeners = if config.listen.accept { listen(&config)? } else { Vec::new() };
         let port = listeners.first().map_or(0, |listener| listener.addr().port());
         let crew = Arc::new(Crew::new(config.resources.max_threads));
         let thread = |error: NoThread| SessionError::Thread(error.to_string());
         let verify = torrent::verify::start(&crew, &config.resources).map_err(thread)?;
-        let dht = if config.dht.enabled { start_dht(&config, port, &crew) } else { None };
+        let dht = if config.dht.enabled { start_dht(&config, port, &crew, &outlet) } else { None };
         let resources = Arc::new(Resources {
             crew: Arc::clone(&crew),
             our_id: PeerId::ropewalk(std::array::from_fn(|_| fastrand::u8(..))),
             port,
+            outlet,
             verify: Mutex::new(Some(verify)),
             budget: Arc::new(Budget::new(config.resources.in_flight)),
             pool: BufferPool::new(),
@@ -133,16 +151,15 @@ impl Session {
             config,
         });
         let torrents = Registry::default();
-        let session = Self { resources, torrents, listeners, greetings: Arc::new(Greetings::new()) };
-        for listener in &session.listeners {
-            let reception = Reception {
-                listener: listener.clone(),
-                resources: Arc::clone(&session.resources),
-                torrents: Arc::clone(&session.torrents),
-                greetings: Arc::clone(&session.greetings),
-            };
-            crew.spawn("accept".into(), STACK, move || reception.run()).map_err(thread)?;
-        }
+        let (doors, greetings) = (Arc::<Doors>::default(), Arc::new(Greetings::new()));
+        let session = Self { resources, torrents, doors, greetings, outlet_stop: Arc::default() };
+        let reception = Reception {
+            resources: Arc::clone(&session.resources),
+            torrents: Arc::clone(&session.torrents),
+            greetings: Arc::clone(&session.greetings),
+        };
+        reception.open(listeners, &session.doors).map_err(thread)?;
+        outlet::start(reception, Arc::clone(&session.doors), Arc::clone(&session.outlet_stop)).map_err(thread)?;
         Ok(session)
     }
 
@@ -188,7 +205,7 @@ impl Session {
 
     /// The addresses that peers can reach us at, with the port: none where the session does not listen.
     pub fn listen_addrs(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(Listener::addr).collect()
+        self.doors.addrs()
     }
 
     /// The port that peers can reach us at; 0 where the session does not listen.
@@ -232,9 +249,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        for listener in &self.listeners {
-            listener.stop();
-        }
+        self.outlet_stop.close();
+        self.doors.shut();
         self.greetings.stop();
         // The registry is not locked while an owner's inbox may be full: callers that wait in it look something up first.
         let torrents: Vec<Arc<Shared>> = self.torrents.read().values().cloned().collect();
@@ -252,21 +268,22 @@ impl Drop for Session {
 }
 
 fn listen(config: &Config) -> Result<Vec<Listener>, SessionError> {
-    let (bind, ports) = (config.listen.bind, config.listen.ports.clone());
+    let (bind, ports) = (config.listen.bind.clone(), config.listen.ports.clone());
     let (first, last) = (*ports.start(), *ports.end());
-    let listeners = bind_listener(bind, ports.clone());
+    let listeners = bind_listener(bind.as_ref(), ports.clone());
     // The default range is a habit of the field, not a need.
     let fallback = ports == crate::config::ListenConfig::default().ports;
-    let listeners = listeners.or_else(|error| if fallback { bind_listener(bind, 0..=0) } else { Err(error) });
+    let listeners = listeners.or_else(|error| if fallback { bind_listener(bind.as_ref(), 0..=0) } else { Err(error) });
     listeners.map_err(|source| SessionError::Listen { first, last, bind, source })
 }
 
 /// A node of the DHT, on the UDP port of the number that we listen on, so that one number serves both; or else on any. A
 /// session can do without.
-fn start_dht(config: &Config, port: u16, crew: &Crew) -> Option<NodeHandle> {
-    let bind = |port| UdpPort::bind(config.listen.bind, port);
+fn start_dht(config: &Config, port: u16, crew: &Crew, outlet: &Arc<Outlet>) -> Option<NodeHandle> {
+    let bind = |port| UdpPort::bind(config.listen.bind.as_ref(), port);
     let started = bind(port).or_else(|_| bind(0)).map_err(|error| format!("no UDP port: {error}"));
-    let started = started.and_then(|port| {
+    let started = started.and_then(|mut port| {
+        port.follow(Arc::clone(outlet));
         log::debug!("UDP on {:?}", port.addrs());
         NodeHandle::start(port, config.dht.clone(), crew).map_err(|error| error.to_string())
     });
@@ -306,22 +323,65 @@ impl Greetings {
     }
 }
 
-/// A listening socket and what its callers are asking for.
+/// The listening sockets; `None` once the session ends. Locked to look, to add, or to close them.
+struct Doors(Mutex<Option<Vec<Listener>>>);
+
+impl Default for Doors {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Vec::new())))
+    }
+}
+
+impl Doors {
+    fn addrs(&self) -> Vec<SocketAddr> {
+        self.0.lock().iter().flatten().map(Listener::addr).collect()
+    }
+
+    /// `false` where the session ends: then nobody listens.
+    fn add(&self, listener: Listener) -> bool {
+        self.0.lock().as_mut().map(|doors| doors.push(listener)).is_some()
+    }
+
+    /// Ends those that there are.
+    fn close(&self) {
+        let doors = self.0.lock().as_mut().map(std::mem::take);
+        doors.iter().flatten().for_each(Listener::stop);
+    }
+
+    /// Ends those that there are, and any that would be added.
+    fn shut(&self) {
+        let doors = self.0.lock().take();
+        doors.iter().flatten().for_each(Listener::stop);
+    }
+}
+
+/// Where callers are taken in, and what they may ask for.
+#[derive(Clone)]
 struct Reception {
-    listener: Listener,
     resources: Arc<Resources>,
     torrents: Registry,
     greetings: Arc<Greetings>,
 }
 
 impl Reception {
-    fn run(&self) {
+    /// Starts a thread for each listening socket.
+    fn open(&self, listeners: Vec<Listener>, doors: &Doors) -> Result<(), NoThread> {
+        for listener in listeners {
+            let (reception, door) = (self.clone(), listener.clone());
+            if doors.add(listener) {
+                self.resources.crew.spawn("accept".into(), STACK, move || reception.run(&door))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&self, listener: &Listener) {
         loop {
-            match self.listener.accept() {
+            match listener.accept() {
                 Ok((socket, addr)) => self.receive(socket, addr),
                 Err(error) => {
                     // Out of descriptors, or a caller that hung up: neither is a reason to stop listening.
-                    if self.listener.pause() {
+                    if listener.pause() {
                         return;
                     }
                     log::debug!("accept: {error}");

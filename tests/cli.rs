@@ -191,6 +191,7 @@ fn wrong_usage_is_code_2() {
         &["get", "album.torrent", "--limit-up", "0"],
         &["get", "album.torrent", "--port", "99999"],
         &["get", "album.torrent", "--peer", "no-port"],
+        &["get", "album.torrent", "--bind", "no/interface"],
         &["get", "album.torrent", "--files", "0"],
         &["get", "album.torrent", "--files", "*.mp3"],
         &["get", "album.torrent", "--files", "5"],
@@ -208,6 +209,8 @@ fn wrong_usage_is_code_2() {
         2,
         "has no IPv4 address",
     );
+    let gone = ["get", "album.torrent", "-o", "out", "--bind", "no-such-if", "--peer", "127.0.0.1:9"];
+    fails(folder.path(), &gone, 1, "there is no network interface no-such-if");
     fails(folder.path(), &["demo", "--size", "0"], 2, "--size");
     assert!(!folder.path().join("out").exists(), "nothing is made");
 }

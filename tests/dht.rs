@@ -28,7 +28,7 @@ const PIECE: u32 = 32 * 1024;
 fn node(ip: IpAddr, bootstrap: &[SocketAddr]) -> (Node, SocketAddr) {
     let bootstrap = bootstrap.iter().map(ToString::to_string).collect();
     let dht = DhtConfig { bootstrap, ..DhtConfig::default() };
-    let node = Node::start(Options { bind: Some(ip), port: 0, dht }).unwrap();
+    let node = Node::start(Options { bind: Some(ip.into()), port: 0, dht }).unwrap();
     let addr = node.addrs()[0];
     (node, addr)
 }
@@ -38,7 +38,7 @@ fn config(ip: IpAddr, bootstrap: &[SocketAddr]) -> Config {
     env_logger::builder().is_test(true).try_init().ok();
     let mut config = Config::default();
     config.listen.ports = 0..=0;
-    config.listen.bind = Some(ip);
+    config.listen.bind = Some(ip.into());
     config.dht.bootstrap = bootstrap.iter().map(ToString::to_string).collect();
     config
 }

@@ -43,7 +43,7 @@ fn session_with(ip: IpAddr, encryption: Encryption) -> Session {
     config.peers.encryption = encryption;
     config.dht.enabled = false;
     config.listen.ports = 0..=0;
-    config.listen.bind = Some(ip);
+    config.listen.bind = Some(ip.into());
     Session::new(config).unwrap()
 }
 

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["peer", "discovery"],
     &["torrent"],
     &["session"],
-    &["tracker", "create", "dht", "download", "verify"],
+    &["tracker", "create", "dht", "download", "fetch", "verify"],
     &["cli"],
     // They declare and re-export.
     &["lib", "main", "fuzzing"],
@@ -24,6 +24,20 @@ const LAYERS: &[&[&str]] = &[
 
 /// The only files that may contain unsafe code.
 const UNSAFE: &[&str] = &["storage/map.rs", "hash/lanes.rs"];
+
+/// What opens a socket or asks for a name, and the only files that may: all others go through them, so that `--bind` holds
+/// for every socket. The tracker server is asked for an address of its own.
+const SOCKETS: &[(&str, &[&str])] = &[
+    ("Socket::new(", &["net/bind.rs", "tracker/mod.rs"]),
+    ("Socket::pair(", &[]),
+    ("TcpStream::connect", &[]),
+    ("TcpListener::bind", &[]),
+    ("UdpSocket::bind", &[]),
+    ("net::socket(", &[]),
+    ("to_socket_addrs()", &["discovery/resolve.rs", "cli/network.rs", "cli/dht/ask.rs"]),
+    ("Agent::", &["discovery/http.rs", "fetch.rs"]),
+    ("ureq::get", &[]),
+];
 
 const RUNTIMES: &[&str] = &[
     "actix-rt",
@@ -51,6 +65,20 @@ fn unsafe_code_stays_in_its_files() {
     for source in sources().iter().filter(|source| !UNSAFE.contains(&source.path.as_str())) {
         assert!(!has_word(&source.code, "unsafe"), "unsafe code in src/{}", source.path);
     }
+}
+
+#[test]
+fn sockets_are_opened_in_one_place() {
+    let mut seen = BTreeSet::new();
+    for source in sources().iter().filter(|source| !source.path.contains("tests")) {
+        let code = source.code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for (what, allowed) in SOCKETS.iter().filter(|(what, _)| code.contains(what)) {
+            assert!(allowed.contains(&source.path.as_str()), "{what} in src/{}: see net/bind.rs", source.path);
+            seen.insert((what, source.path.clone()));
+        }
+    }
+    let allowed: usize = SOCKETS.iter().map(|(_, allowed)| allowed.len()).sum();
+    assert_eq!(seen.len(), allowed, "places that may open sockets and do not any more: {seen:?}");
 }
 
 #[test]

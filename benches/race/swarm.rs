@@ -1,7 +1,7 @@
 //! The payload, its torrent, and those who serve it: seeders, the links before them, a tracker. The same for every leecher.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -79,7 +79,7 @@ impl Swarm {
         for &ip in addresses {
             let mut config = Config::default();
             config.dht.enabled = false;
-            config.listen.bind = Some(ip.into());
+            config.listen.bind = Some(IpAddr::from(ip).into());
             config.listen.ports = 0..=0;
             let session = Session::new(config)?;
             let mut options = AddOptions::new(folder);

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 use std::io::{Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ pub(crate) fn client(task: &Value) -> anyhow::Result<()> {
     let idle = task["idle"].as_f64().unwrap_or(0.0);
     let mut config = Config::default();
     config.dht.enabled = false;
-    config.listen.bind = Some(Ipv4Addr::LOCALHOST.into());
+    config.listen.bind = Some(IpAddr::from(Ipv4Addr::LOCALHOST).into());
     config.listen.ports = 0..=0;
     config.peers.per_torrent = task["room"].as_u64().map_or(wanted + 1, |room| room as usize);
     config.peers.dials_per_second = 10_000;

@@ -9,8 +9,8 @@ use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
-use ropewalk::IpFilter;
 use ropewalk::policy::{BlocklistError, IpFilterBuilder, ListSummary};
+use ropewalk::{Bind, IpFilter};
 use serde_json::json;
 
 use super::exit::{Code, failed, io_text};
@@ -24,13 +24,21 @@ use super::words::{count, printable};
 const FETCHED: u64 = 256 << 20;
 
 /// The filter of all lists together.
-pub fn read(lists: &[OsString], screen: &Screen, json: &Json, stop: &Stop) -> anyhow::Result<Arc<IpFilter>> {
+///
+/// Those from the web come the way that `bind` allows.
+pub fn read(
+    lists: &[OsString],
+    bind: Option<&Bind>,
+    screen: &Screen,
+    json: &Json,
+    stop: &Stop,
+) -> anyhow::Result<Arc<IpFilter>> {
     let mut builder = IpFilter::builder();
     for list in lists {
         let name = printable(&list.to_string_lossy());
-        let source = list.clone();
+        let (source, bind) = (list.clone(), bind.cloned());
         let (summary, extended) = unless_stopped(stop, &name, move || {
-            let summary = read_one(&source, &mut builder)?;
+            let summary = read_one(&source, bind.as_ref(), &mut builder)?;
             Ok((summary, builder))
         })?;
         builder = extended;
@@ -43,11 +51,11 @@ pub fn read(lists: &[OsString], screen: &Screen, json: &Json, stop: &Stop) -> an
     Ok(Arc::new(filter))
 }
 
-fn read_one(list: &OsStr, builder: &mut IpFilterBuilder) -> anyhow::Result<ListSummary> {
+fn read_one(list: &OsStr, bind: Option<&Bind>, builder: &mut IpFilterBuilder) -> anyhow::Result<ListSummary> {
     let text = list.to_str().unwrap_or_default();
     let lower = text.to_ascii_lowercase();
     let summary = if lower.starts_with("http://") || lower.starts_with("https://") {
-        builder.read(&download(text, FETCHED, "a blocklist")?[..])
+        builder.read(&download(text, bind, FETCHED, "a blocklist")?[..])
     } else {
         File::open(Path::new(list)).map_err(BlocklistError::Io).and_then(|file| builder.read(BufReader::new(file)))
     };

@@ -188,7 +188,7 @@ fn make_payload(folder: &Path, total: u64, progress: &dyn Fn(u64, u64), stop: &S
 fn local() -> anyhow::Result<Config> {
     let mut config = Config::default();
     config.dht.enabled = false;
-    config.listen.bind = Some(LOCAL);
+    config.listen.bind = Some(LOCAL.into());
     config.listen.ports = 0..=0;
     config.resources.hashing = hashing()?.backend;
     Ok(config)

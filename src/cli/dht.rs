@@ -6,7 +6,6 @@ mod ask;
 mod key;
 
 use std::io::Read;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use clap::Subcommand;
 use ropewalk::dht::{Node, Options};
 use ropewalk::wire::item::{ItemValue, MAX_VALUE_LEN};
 use ropewalk::wire::krpc::NodeId;
-use ropewalk::{DhtConfig, InfoHash};
+use ropewalk::{Bind, DhtConfig, InfoHash};
 
 use super::exit::{Code, failed, io_text};
 use super::json::Json;
@@ -66,9 +65,9 @@ pub struct Args {
     /// Begin with this node instead of those that are run for everybody; can be repeated
     #[arg(long, value_name = "HOST:PORT", value_parser = read_host_port, global = true)]
     node: Vec<String>,
-    /// Use only this local address
-    #[arg(long, value_name = "ADDR", global = true)]
-    bind: Option<IpAddr>,
+    /// Use only this local address or network interface
+    #[arg(long, value_name = "ADDR|INTERFACE", global = true)]
+    bind: Option<Bind>,
     /// The UDP port; 0 is any
     #[arg(long, value_name = "PORT", default_value_t = 0, global = true)]
     port: u16,
@@ -153,12 +152,12 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let json = Json::new(args.json);
     let is_run = matches!(args.question, Question::Run);
     let mut dht = DhtConfig { read_only: args.read_only || !is_run, ..DhtConfig::default() };
-    if !args.node.is_empty() || args.bind.is_some_and(|bind| bind.is_loopback()) {
+    if !args.node.is_empty() || matches!(args.bind, Some(Bind::Addr(ip)) if ip.is_loopback()) {
         dht.bootstrap.clone_from(&args.node);
     }
     let bootstrap = dht.bootstrap.clone();
     let start = || {
-        let options = Options { bind: args.bind, port: args.port, dht };
+        let options = Options { bind: args.bind.clone(), port: args.port, dht };
         Node::start(options).map_err(|error| failed(Code::Other, error.to_string()))
     };
     let until = Instant::now() + args.time.unwrap_or(if is_run { FOREVER } else { PATIENCE });

@@ -64,6 +64,9 @@ Examples:
   Without a tracker:
   ropewalk get x.torrent --no-tracker --peer 192.0.2.7:6881
 
+  By the VPN or not at all:
+  ropewalk get debian.iso.torrent --bind wg0
+
 Events of --json, one object per line, each with the field \"event\", and with
 \"info_hash\" and \"name\" where it is about a torrent. A \"path\" is that of a file in
 the torrent, as `ropewalk show` prints it, below the folder:
@@ -237,7 +240,7 @@ enum Wanted {
 
 impl Wanted {
     fn load(args: &Args, source: &OsStr, stop: &Stop) -> anyhow::Result<Self> {
-        Ok(match source::load(source, stop)? {
+        Ok(match source::load(source, args.network.bind.as_ref(), stop)? {
             Source::Torrent(metainfo) => {
                 let priorities = priorities(&args.files, &metainfo)?;
                 Self::Torrent(metainfo, priorities)

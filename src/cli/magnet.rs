@@ -52,10 +52,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
-    let mut magnet = match source::load(&args.torrent, stop)? {
+    let mut magnet = match source::load(&args.torrent, None, stop)? {
         Source::Magnet(magnet) if args.files.is_empty() => *magnet,
         Source::Magnet(_) => {
-            source::load_metainfo(&args.torrent, stop, "--files")?;
+            source::load_metainfo(&args.torrent, None, stop, "--files")?;
             return Ok(Code::BadInput);
         }
         Source::Torrent(metainfo) => {

@@ -1,13 +1,13 @@
 //! The options about connections that `get` and `seed` share.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::Args;
 use etcetera::BaseStrategy;
-use ropewalk::{Config, Encryption, Magnet, Metainfo, Session, Storing};
+use ropewalk::{Bind, Config, Encryption, Magnet, Metainfo, Session, Storing};
 use serde_json::json;
 
 use super::blocklist;
@@ -33,9 +33,10 @@ pub struct Network {
     /// Listen on this port, or on the first free one of a range; 0 is any [default: 6881-6889, else any]
     #[arg(long, value_name = "PORT", value_parser = read_ports)]
     pub port: Option<RangeInclusive<u16>>,
-    /// Use only this local address, in both directions
-    #[arg(long, value_name = "ADDR")]
-    pub bind: Option<IpAddr>,
+    /// Use only this local address or network interface, for everything; wait where it is gone. Host names are looked up
+    /// by the system, in its own way
+    #[arg(long, value_name = "ADDR|INTERFACE")]
+    pub bind: Option<Bind>,
     /// Connections per torrent
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_peers: u32,
@@ -111,7 +112,7 @@ impl Network {
         let mut config = Config::default();
         config.limits.down = self.limit_down;
         config.limits.up = self.limit_up;
-        config.listen.bind = self.bind;
+        config.listen.bind.clone_from(&self.bind);
         if let Some(ports) = &self.port {
             config.listen.ports = ports.clone();
         }
@@ -125,7 +126,7 @@ impl Network {
             Encrypt::Require => Encryption::Require,
             Encrypt::Off => Encryption::Off,
         };
-        config.peers.filter = blocklist::read(&self.blocklist, screen, json, stop)?;
+        config.peers.filter = blocklist::read(&self.blocklist, self.bind.as_ref(), screen, json, stop)?;
         config.resources.max_threads = config.resources.max_threads.max(self.max_peers as usize * 2 + 256);
         config.resources.storing = match self.store_by {
             StoreBy::Auto => Storing::Auto,
@@ -159,14 +160,18 @@ impl Network {
                 let text = format!("--peer {peer} has no port; write it like 192.0.2.7:6881 or host.example:6881");
                 return Err(failed(Code::Usage, text));
             }
+            if let Some(bind) = self.bind.as_ref().filter(|_| peer.parse::<SocketAddr>().is_err()) {
+                // What has to be looked up is looked up by the system, so not without a way out.
+                bind.check().map_err(|error| failed(Code::Other, format!("cannot use --bind {bind}: {error}")))?;
+            }
             let found = peer.to_socket_addrs().map_err(|error| {
                 let text = format!("cannot find --peer {peer}: {}; check the name", io_text(&error));
                 failed(Code::NoPeers, text)
             })?;
             // From a bound address only its own family can be reached.
             let before = addrs.len();
-            addrs.extend(found.filter(|addr| self.bind.is_none_or(|bind| bind.is_ipv4() == addr.is_ipv4())));
-            if let Some(bind) = self.bind
+            addrs.extend(found.filter(|addr| self.bind.as_ref().is_none_or(|bind| bind.may_reach(addr))));
+            if let Some(Bind::Addr(bind)) = self.bind
                 && addrs.len() == before
             {
                 let family = if bind.is_ipv4() { "IPv4" } else { "IPv6" };

@@ -69,7 +69,8 @@ pub struct Args {
 pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let json = Json::new(args.json);
     let peers = args.network.peers()?;
-    let metainfo = source::load_metainfo(&args.torrent, stop, "seeding")?;
+    let bind = args.network.bind.as_ref();
+    let metainfo = source::load_metainfo(&args.torrent, bind, stop, "seeding")?;
     look(&metainfo, &args.data)?;
     let folder = args.network.state_dir.clone().unwrap_or_else(|| args.data.join(".ropewalk"));
     let trusted = journal_fits(&metainfo, &args.data, &folder);

@@ -50,7 +50,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
-    let text = match source::load(&args.torrent, stop)? {
+    let text = match source::load(&args.torrent, None, stop)? {
         Source::Torrent(metainfo) if args.json => for_programs(&metainfo).to_string(),
         Source::Torrent(metainfo) => for_people(&metainfo),
         Source::Magnet(magnet) if args.json => magnet::for_programs(&magnet).to_string(),

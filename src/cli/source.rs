@@ -1,24 +1,19 @@
 //! Where a torrent comes from: a file, an http(s) URL of one, stdin, or a magnet link.
 //!
-//! It owns the fetching, which is bounded in size and time. It refuses what ropewalk cannot read yet, and says so.
+//! It owns what is said of a fetch that failed. It refuses what ropewalk cannot read yet, and says so.
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
-use std::time::Duration;
 
 use crossbeam_channel::{bounded, select};
+use ropewalk::fetch::{FetchError, fetch};
 use ropewalk::metainfo::{MAX_FILE_LEN, MetainfoError, ReadError};
-use ropewalk::{Magnet, Metainfo};
+use ropewalk::{Bind, Magnet, Metainfo};
 
 use super::exit::{Code, failed, io_text};
 use super::signal::Stop;
 use super::words::printable;
-
-/// How long a fetch may take in all.
-const FETCH: Duration = Duration::from_secs(120);
-/// How long until a server is connected to, and then until it begins to answer.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a SOURCE names.
 pub enum Source {
@@ -26,8 +21,8 @@ pub enum Source {
     Magnet(Box<Magnet>),
 }
 
-/// The torrent or the magnet link that a SOURCE names.
-pub fn load(source: &OsStr, stop: &Stop) -> anyhow::Result<Source> {
+/// The torrent or the magnet link that a SOURCE names; what is fetched comes the way that `bind` allows.
+pub fn load(source: &OsStr, bind: Option<&Bind>, stop: &Stop) -> anyhow::Result<Source> {
     let text = source.to_str().unwrap_or_default();
     let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase()).unwrap_or_default();
     if scheme == "magnet" {
@@ -44,12 +39,12 @@ pub fn load(source: &OsStr, stop: &Stop) -> anyhow::Result<Source> {
     {
         return Ok(Source::Magnet(Box::new(magnet)));
     }
-    load_torrent(source, stop).map(Source::Torrent)
+    load_torrent(source, bind, stop).map(Source::Torrent)
 }
 
 /// The torrent that a SOURCE names, where a magnet link does not do: `for_what` needs more than it says.
-pub fn load_metainfo(source: &OsStr, stop: &Stop, for_what: &str) -> anyhow::Result<Metainfo> {
-    match load(source, stop)? {
+pub fn load_metainfo(source: &OsStr, bind: Option<&Bind>, stop: &Stop, for_what: &str) -> anyhow::Result<Metainfo> {
+    match load(source, bind, stop)? {
         Source::Torrent(metainfo) => Ok(metainfo),
         Source::Magnet(_) => {
             let text = format!(
@@ -61,7 +56,7 @@ pub fn load_metainfo(source: &OsStr, stop: &Stop, for_what: &str) -> anyhow::Res
     }
 }
 
-fn load_torrent(source: &OsStr, stop: &Stop) -> anyhow::Result<Metainfo> {
+fn load_torrent(source: &OsStr, bind: Option<&Bind>, stop: &Stop) -> anyhow::Result<Metainfo> {
     let text = source.to_str().unwrap_or_default();
     let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase()).unwrap_or_default();
     if text == "-" {
@@ -76,8 +71,9 @@ fn load_torrent(source: &OsStr, stop: &Stop) -> anyhow::Result<Metainfo> {
             format!("{scheme}: URLs cannot be fetched; give a .torrent file, an http(s) URL of one, or a magnet link");
         return Err(failed(Code::BadInput, text));
     }
-    let url = text.to_owned();
-    let bytes = unless_stopped(stop, text, move || download(&url, MAX_FILE_LEN, "a .torrent file"))?;
+    let (url, bind) = (text.to_owned(), bind.cloned());
+    let fetched = move || download(&url, bind.as_ref(), MAX_FILE_LEN, "a .torrent file");
+    let bytes = unless_stopped(stop, text, fetched)?;
     Metainfo::from_bytes(&bytes).map_err(|error| unusable(&printable(text), &error))
 }
 
@@ -135,43 +131,22 @@ pub(super) fn unless_stopped<T: Send + 'static>(
     }
 }
 
-/// What is at a URL: at most so many bytes, or it is not `what` it should be.
-pub(super) fn download(url: &str, most: u64, what: &str) -> anyhow::Result<Vec<u8>> {
-    let wrong = |text: String| failed(Code::BadInput, format!("cannot fetch {}: {text}", printable(url)));
-    let config = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_global(Some(FETCH))
-        .timeout_connect(Some(PATIENCE))
-        .timeout_recv_response(Some(PATIENCE))
-        .user_agent(concat!("ropewalk/", env!("CARGO_PKG_VERSION")))
-        .build();
-    let agent = ureq::Agent::new_with_config(config);
-    let response = agent.get(url).call();
-    let mut response = response.map_err(|error| wrong(format!("{}; check the URL and the network", said(&error))))?;
-    let status = response.status();
-    if !status.is_success() {
-        let reason = status.canonical_reason().unwrap_or("an unknown status");
-        let next = match status.as_u16() {
-            401 | 403 => "download it with a browser and give the file",
-            404 | 410 => "check the URL",
-            500.. => "try again later",
-            _ => "check the URL",
+/// What is at a URL: at most so many bytes, or it is not `what` it should be. It comes the way that `bind` allows.
+pub(super) fn download(url: &str, bind: Option<&Bind>, most: u64, what: &str) -> anyhow::Result<Vec<u8>> {
+    fetch(url, bind, most).map_err(|error| {
+        let text = match error {
+            FetchError::Status { code, .. } => {
+                let next = match code {
+                    401 | 403 => "download it with a browser and give the file",
+                    500.. => "try again later",
+                    _ => "check the URL",
+                };
+                format!("{error}; {next}")
+            }
+            FetchError::TooLarge(_) => format!("more than {} MiB: not {what}", most >> 20),
+            FetchError::Io(error) => format!("{}; check the URL and the network", io_text(&error)),
+            error => format!("{}; check the URL and the network", printable(&error.to_string())),
         };
-        return Err(wrong(format!("the server says {} {reason}; {next}", status.as_u16())));
-    }
-    response.body_mut().with_config().limit(most).read_to_vec().map_err(|error| match error {
-        ureq::Error::BodyExceedsLimit(_) => wrong(format!("more than {} MiB: not {what}", most >> 20)),
-        error => wrong(format!("{}; try again", said(&error))),
+        failed(Code::BadInput, format!("cannot fetch {}: {text}", printable(url)))
     })
-}
-
-/// What ureq says, without the jargon.
-fn said(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::Io(error) => io_text(error),
-        ureq::Error::Timeout(_) => "the server does not answer".into(),
-        ureq::Error::HostNotFound => "there is no such host".into(),
-        ureq::Error::ConnectionFailed => "nobody answers there".into(),
-        other => printable(&other.to_string()),
-    }
 }

@@ -83,7 +83,7 @@ pub struct Args {
 
 pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let peers = args.network.peers()?;
-    let source = source::load(&args.torrent, stop)?;
+    let source = source::load(&args.torrent, args.network.bind.as_ref(), stop)?;
     let (has_source, otherwise) = match &source {
         Named::Torrent(metainfo) => (args.network.has_source(metainfo, &peers), NO_SOURCE),
         Named::Magnet(magnet) => (args.network.magnet_has_source(magnet, &peers), NO_SOURCE_OF_MAGNET),

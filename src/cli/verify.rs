@@ -62,7 +62,7 @@ pub struct Args {
 
 pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let json = Json::new(args.json);
-    let metainfo = source::load_metainfo(&args.torrent, stop, "checking files")?;
+    let metainfo = source::load_metainfo(&args.torrent, None, stop, "checking files")?;
     if !args.data.is_dir() {
         let text = format!("there is no folder {}; give the one that holds {}", args.data.display(), metainfo.name());
         return Err(failed(Code::WrongData, text));

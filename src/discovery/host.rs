@@ -16,6 +16,7 @@ use super::tiers::{Retry, Terms};
 use super::tracker::Setup;
 use super::udp_socket::{UdpEndpoint, UdpError};
 use super::udp_tracker::{Answer, Errand, Schedule};
+use crate::net::bind;
 use crate::wire::tracker::http::{self as wire_http, Reply};
 use crate::wire::tracker::scrape::{decode_scrape, scrape_url};
 use crate::wire::tracker::udp::{self as wire_udp, ScrapeEntry};
@@ -170,7 +171,8 @@ impl Host {
     /// better part of it already.
     pub(super) fn scrape(&mut self, exchange: &Exchange<'_>) -> Result<ScrapeEntry, Failure> {
         let (setup, info_hash) = (exchange.setup, exchange.setup.info_hash);
-        let addrs = self.families(exchange)?.swap_remove(0);
+        let addrs = self.families(exchange)?.into_iter().next();
+        let addrs = addrs.ok_or_else(|| Failure::new("the tracker has no address that we can reach"))?;
         let deadline = Instant::now() + setup.timing.connect;
         match self.protocol {
             Protocol::Http => {
@@ -180,7 +182,7 @@ impl Host {
                     url: &url,
                     addrs: &addrs,
                     user_agent: &setup.user_agent,
-                    bind: setup.bind,
+                    bind: setup.bind.as_ref(),
                     connect_timeout: setup.timing.connect,
                     deadline,
                 };
@@ -215,9 +217,24 @@ impl Host {
         let host = self.url.host_str().unwrap_or_default();
         let now = Instant::now();
         let deadline = exchange.until.unwrap_or(now + exchange.setup.timing.resolve);
+        // Without a way out not even a name is looked up, which the system would do in its own way.
+        let way = match &exchange.setup.bind {
+            Some(bind) => bind::look(bind).map_err(|error| Failure::from(&error))?,
+            None => None,
+        };
         let found = resolve(host, self.port, exchange.interrupt, deadline).map_err(|error| Failure::from(&error))?;
         let prefers_v6 = found[0].is_ipv6();
-        let allowed = |addr: &SocketAddr| exchange.setup.bind.is_none_or(|ip| ip.is_ipv6() == addr.is_ipv6());
+        let bound = exchange.setup.bind.as_ref();
+        let allowed = |addr: &SocketAddr| match &way {
+            Some(way) => {
+                if addr.is_ipv6() {
+                    way.v6.is_some()
+                } else {
+                    way.v4.is_some()
+                }
+            }
+            None => bound.is_none_or(|bind| bind.may_reach(addr)),
+        };
         let (v6, v4): (Vec<_>, Vec<_>) = found.into_iter().filter(allowed).partition(SocketAddr::is_ipv6);
         let mut families = if prefers_v6 { vec![v6, v4] } else { vec![v4, v6] };
         families.retain(|addrs| !addrs.is_empty());
@@ -238,7 +255,7 @@ impl Host {
             url: &url,
             addrs,
             user_agent: &setup.user_agent,
-            bind: setup.bind,
+            bind: setup.bind.as_ref(),
             connect_timeout: setup.timing.connect,
             deadline,
         };
@@ -324,7 +341,7 @@ impl Host {
     ) -> Result<Answer, UdpError> {
         let mut endpoint = match self.endpoints.remove(&addr) {
             Some(endpoint) => endpoint,
-            None => UdpEndpoint::open(addr, exchange.setup.bind, fastrand::u64(..))?,
+            None => UdpEndpoint::open(addr, exchange.setup.bind.as_ref(), fastrand::u64(..))?,
         };
         let reply = endpoint.ask(errand, exchange.interrupt, until, schedule);
         // One that did not work is not worth its socket.

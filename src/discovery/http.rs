@@ -7,22 +7,24 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use socket2::{Domain, Socket, Type};
+use socket2::{Socket, Type};
 use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::Uri;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, RustlsConnector, Transport,
 };
 
 use super::interrupt::{Interrupt, Interrupted, Registration};
 use super::resolve::{ResolveError, resolve};
+use crate::config::Bind;
+use crate::net::bind;
 use crate::wire::tracker::http::MAX_REPLY_LEN;
 
 const MAX_REDIRECTS: u32 = 5;
@@ -46,8 +48,8 @@ pub(super) struct HttpGet<'a> {
     /// Where the host of `url` is: one address family.
     pub(super) addrs: &'a [SocketAddr],
     pub(super) user_agent: &'a str,
-    /// The local address of the connection.
-    pub(super) bind: Option<IpAddr>,
+    /// What the connection is bound to.
+    pub(super) bind: Option<&'a Bind>,
     /// The longest time for a connection to be made, all addresses together.
     pub(super) connect_timeout: Duration,
     /// When the whole exchange is over, redirects and body included.
@@ -76,6 +78,12 @@ pub(super) enum HttpError {
     Protocol(Box<ureq::Error>),
 }
 
+/// An agent for other fetches than announces, which leaves by nothing but what it is bound to. It uses no proxy.
+pub(crate) fn bound_agent(config: Config, bind: &Bind) -> Agent {
+    let dial = Dial { bind: Some(bind.clone()), interrupt: Interrupt::new() };
+    Agent::with_parts(config, ().chain(dial).chain(Tls::default()), Wary(bind.clone()))
+}
+
 impl HttpGet<'_> {
     /// Does it. A reply of any status is `Ok`.
     pub(super) fn run(&self, tls: &Tls, interrupt: &Interrupt) -> Result<HttpReply, HttpError> {
@@ -93,7 +101,7 @@ impl HttpGet<'_> {
             .timeout_global(Some(remaining))
             .timeout_connect(Some(self.connect_timeout.min(remaining)))
             .build();
-        let connector = ().chain(Dial { bind: self.bind, interrupt: interrupt.clone() }).chain(tls.clone());
+        let connector = ().chain(Dial { bind: self.bind.cloned(), interrupt: interrupt.clone() }).chain(tls.clone());
         let resolver = Known {
             host: self.url.parse::<Uri>().ok().and_then(|uri| host_and_port(&uri)),
             addrs: self.addrs.to_vec(),
@@ -136,10 +144,10 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// Connects, from the right local address, so that an interrupt ends it.
+/// Connects, the right way out, so that an interrupt ends it.
 #[derive(Debug)]
 struct Dial {
-    bind: Option<IpAddr>,
+    bind: Option<Bind>,
     interrupt: Interrupt,
 }
 
@@ -154,7 +162,7 @@ impl Connector<()> for Dial {
             // What is left of the time is shared by the addresses that are left.
             let now = Instant::now();
             let left = deadline.map_or(LONGEST_CALL, |at| at.saturating_duration_since(now));
-            match dial(*addr, self.bind, now + left / (count - tried as u32), &self.interrupt) {
+            match dial(*addr, self.bind.as_ref(), now + left / (count - tried as u32), &self.interrupt) {
                 Ok((socket, registration)) => {
                     let config = details.config;
                     let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
@@ -236,6 +244,17 @@ impl Resolver for Known {
     }
 }
 
+/// Looks names up only while there is a way out.
+#[derive(Debug)]
+struct Wary(Bind);
+
+impl Resolver for Wary {
+    fn resolve(&self, uri: &Uri, config: &Config, t: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        bind::look(&self.0).map_err(io::Error::from)?;
+        DefaultResolver::default().resolve(uri, config, t)
+    }
+}
+
 fn host_and_port(uri: &Uri) -> Option<(String, u16)> {
     let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
     Some((uri.host()?.to_ascii_lowercase(), uri.port_u16().unwrap_or(default)))
@@ -243,14 +262,11 @@ fn host_and_port(uri: &Uri) -> Option<(String, u16)> {
 
 fn dial(
     addr: SocketAddr,
-    bind: Option<IpAddr>,
+    bind: Option<&Bind>,
     deadline: Instant,
     interrupt: &Interrupt,
 ) -> io::Result<(Arc<Socket>, Registration)> {
-    let socket = Arc::new(Socket::new(Domain::for_address(addr), Type::STREAM, None)?);
-    if let Some(ip) = bind {
-        socket.bind(&SocketAddr::new(ip, 0).into())?;
-    }
+    let socket = Arc::new(bind::dialling(bind, addr, Type::STREAM)?);
     let registration = interrupt.register(socket.clone()).map_err(io::Error::other)?;
     socket.set_nonblocking(true)?;
     match socket.connect(&addr.into()) {

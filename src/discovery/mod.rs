@@ -22,7 +22,7 @@ mod udp_socket;
 mod udp_tracker;
 
 pub use dht::DhtStats;
-pub(crate) use http::Tls;
+pub(crate) use http::{Tls, bound_agent};
 pub(crate) use node::{ALONE, NodeHandle, Registration};
 pub use node::{DhtState, DhtStatus};
 pub(crate) use resolve::look_up;

@@ -12,6 +12,7 @@ use std::time::Instant;
 use crossbeam_channel::{after, bounded, select};
 
 use super::interrupt::{Interrupt, Interrupted};
+use crate::config::Bind;
 
 /// The C library's resolver loads modules and puts buffers on the stack, so this is not among the small ones.
 const STACK: usize = 512 * 1024;
@@ -55,13 +56,17 @@ pub(super) fn resolve(
 }
 
 /// Looks up names with their ports, one after the other, on a thread of its own that nobody waits for, and gives what is
-/// found away until that is not wanted any more.
-pub(crate) fn look_up(hosts: Vec<(String, u16)>, found: impl Fn(Vec<SocketAddr>) -> bool + Send + 'static) {
+/// found away until that is not wanted any more. Nothing is asked while what we are bound to is gone.
+pub(crate) fn look_up(
+    bind: Option<Bind>,
+    hosts: Vec<(String, u16)>,
+    found: impl Fn(Vec<SocketAddr>) -> bool + Send + 'static,
+) {
     let lookups = move || {
         for (name, port) in hosts {
-            match (name.as_str(), port).to_socket_addrs() {
+            match ask(bind.as_ref(), &name, port) {
                 Ok(addrs) => {
-                    if !found(addrs.take(MAX_ADDRESSES).collect()) {
+                    if !found(addrs) {
                         return;
                     }
                 }
@@ -75,17 +80,23 @@ pub(crate) fn look_up(hosts: Vec<(String, u16)>, found: impl Fn(Vec<SocketAddr>)
 }
 
 /// As [`resolve`], without waiting: `done` is called by the thread of the lookup. It is not joined, so that `done` must
-/// hold nothing up that ends before it.
+/// hold nothing up that ends before it. Nothing is asked while what we are bound to is gone.
 pub(super) fn begin(
+    bind: Option<Bind>,
     host: &str,
     port: u16,
     done: impl FnOnce(io::Result<Vec<SocketAddr>>) + Send + 'static,
 ) -> io::Result<()> {
     let name = host.to_owned();
     spawn(move || {
-        let found = (name.as_str(), port).to_socket_addrs();
-        done(found.map(|found| found.take(MAX_ADDRESSES).collect()));
+        done(ask(bind.as_ref(), &name, port));
     })
+}
+
+/// Asks the system, which does that in its own way: not without the way out that is allowed.
+fn ask(bind: Option<&Bind>, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    bind.map_or(Ok(()), Bind::check)?;
+    Ok((name, port).to_socket_addrs()?.take(MAX_ADDRESSES).collect())
 }
 
 fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {

@@ -23,6 +23,7 @@ pub(super) use super::http::Tls;
 use super::interrupt::Interrupt;
 pub(crate) use super::tiers::Timing;
 use super::tiers::{Terms, Tier};
+use crate::config::Bind;
 use crate::metainfo::InfoHash;
 use crate::wire::handshake::PeerId;
 use crate::wire::tracker::Event;
@@ -58,8 +59,8 @@ pub(crate) struct Setup {
     pub num_want: u32,
     /// The value of the HTTP header `User-Agent`.
     pub user_agent: String,
-    /// The local address to announce from; only trackers of its family are reached.
-    pub bind: Option<IpAddr>,
+    /// What to announce from; only trackers of the families that it has are reached.
+    pub bind: Option<Bind>,
     /// Intervals and timeouts.
     pub timing: Timing,
     /// Shared by the torrents of a session.

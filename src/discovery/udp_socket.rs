@@ -2,14 +2,16 @@
 //! an interrupt.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Socket, Type};
 
 use super::interrupt::{Interrupt, Interrupted};
 use super::udp_tracker::{Answer, Errand, Refusal, Schedule, UdpTracker};
+use crate::config::Bind;
+use crate::net::bind;
 
 /// Room for 900 IPv6 peers. A datagram that is longer loses its end, and with it some peers.
 const MAX_DATAGRAM: usize = 16 << 10;
@@ -40,12 +42,9 @@ pub(super) enum UdpError {
 
 impl UdpEndpoint {
     /// A socket that only hears `remote`.
-    pub(super) fn open(remote: SocketAddr, bind: Option<IpAddr>, seed: u64) -> Result<Self, UdpError> {
+    pub(super) fn open(remote: SocketAddr, bind: Option<&Bind>, seed: u64) -> Result<Self, UdpError> {
         let connect = || {
-            let socket = Socket::new(Domain::for_address(remote), Type::DGRAM, None)?;
-            if let Some(ip) = bind {
-                socket.bind(&SocketAddr::new(ip, 0).into())?;
-            }
+            let socket = bind::dialling(bind, remote, Type::DGRAM)?;
             socket.connect(&remote.into())?;
             Ok(socket.into())
         };

@@ -1,14 +1,16 @@
 //! The listening sockets: one port, IPv4 and IPv6.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Socket, Type};
 
+use super::bind;
 use super::stream::{Closer, canonical};
+use crate::config::Bind;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -48,42 +50,39 @@ impl Listener {
     }
 }
 
-/// Listens on the first free port of `ports` (0: any), on `bind` or else on every address of both families.
+/// Listens on the first free port of `ports` (0: any), on the addresses that `bind` allows or else on every address of both
+/// families.
 ///
-/// Without `bind` a machine that has no IPv6 listens on IPv4 alone.
-pub(crate) fn bind_listener(bind: Option<IpAddr>, ports: RangeInclusive<u16>) -> io::Result<Vec<Listener>> {
+/// A machine or an interface that has no IPv6 listens on IPv4 alone, an interface without IPv4 on IPv6.
+pub(crate) fn bind_listener(bind: Option<&Bind>, ports: RangeInclusive<u16>) -> io::Result<Vec<Listener>> {
     let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the range of ports is empty");
     for port in ports {
         match bind_port(bind, port) {
             Ok(listeners) => return Ok(listeners),
+            // The next port will not bring the interface back.
+            Err(error) if bind::is_cut_off(&error) => return Err(error),
             Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-fn bind_port(bind: Option<IpAddr>, port: u16) -> io::Result<Vec<Listener>> {
-    if let Some(ip) = bind {
-        return Ok(vec![listen(SocketAddr::new(ip, port))?]);
-    }
-    let v4 = listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))?;
+fn bind_port(bind: Option<&Bind>, port: u16) -> io::Result<Vec<Listener>> {
+    let v4 = match listen(bind, false, port) {
+        Ok(v4) => v4,
+        Err(error) if bind.is_some() && bind::is_no_family(&error) => return Ok(vec![listen(bind, true, port)?]),
+        Err(error) => return Err(error),
+    };
     // The same port for IPv6, so that one number serves both.
-    match listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), v4.addr.port())) {
+    match listen(bind, true, v4.addr.port()) {
         Ok(v6) => Ok(vec![v4, v6]),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
         Err(_) => Ok(vec![v4]),
     }
 }
 
-fn listen(addr: SocketAddr) -> io::Result<Listener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // A port left in TIME_WAIT by a run that just ended can be used again.
-    #[cfg(unix)]
-    socket.set_reuse_address(true)?;
-    socket.bind(&addr.into())?;
+fn listen(bind: Option<&Bind>, v6: bool, port: u16) -> io::Result<Listener> {
+    let socket = bind::listening(bind, v6, port, Type::STREAM)?;
     socket.listen(BACKLOG)?;
     let addr = socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP socket"))?;
     Ok(Listener { socket: Arc::new(socket), addr, stopped: Arc::default() })

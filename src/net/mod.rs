@@ -1,13 +1,20 @@
-//! Streams: a blocking pair of byte halves, whatever is under it. It knows nothing of BitTorrent.
+//! Sockets, and streams: a blocking pair of byte halves, whatever is under it. It knows nothing of BitTorrent.
+//!
+//! - [`bind`]: where every socket is made, bound as a person asked for. [`outlet`]: whether that is possible now.
+//! - `listener`: the ports that peers call. `stream`: a TCP connection.
 
+pub(crate) mod bind;
 mod halves;
 mod listener;
 pub(crate) mod mse;
+mod outlet;
 mod stream;
 pub(crate) mod udp;
 mod whereabouts;
 
+pub use bind::BindError;
 pub(crate) use halves::{ReadHalf, WriteHalf, agreed, plain};
 pub(crate) use listener::{Listener, bind_listener};
+pub(crate) use outlet::Outlet;
 pub(crate) use stream::{Closer, Stream};
 pub(crate) use whereabouts::local_addresses;

@@ -1,13 +1,16 @@
 //! A TCP connection that several threads use at once: one reads, one writes, and anyone may end it.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Socket, TcpKeepalive, Type};
+
+use super::bind;
+use crate::config::Bind;
 
 /// How long a write may make no progress at all.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -68,16 +71,8 @@ impl Closer {
 
 impl Stream {
     /// Connects to `to`, from `bind` where one is given, within `timeout`.
-    pub(crate) fn connect(
-        to: SocketAddr,
-        bind: Option<IpAddr>,
-        timeout: Duration,
-        closer: &Closer,
-    ) -> io::Result<Self> {
-        let socket = Arc::new(Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?);
-        if let Some(from) = bind {
-            socket.bind(&SocketAddr::new(from, 0).into())?;
-        }
+    pub(crate) fn connect(to: SocketAddr, bind: Option<&Bind>, timeout: Duration, closer: &Closer) -> io::Result<Self> {
+        let socket = Arc::new(bind::dialling(bind, to, Type::STREAM)?);
         socket.set_nonblocking(true)?;
         // Begun under the closer's lock: an end that comes before finds no connection, one that comes after ends it.
         closer.attach(&socket, || match socket.connect(&to.into()) {

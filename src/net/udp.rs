@@ -7,16 +7,19 @@
 //! to 0x41), an answer of a UDP tracker with 0 (BEP 15). Nothing here blocks but the one wait, which a [`Waker`] ends.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use socket2::{Domain, Protocol as Layer, Socket, Type};
+use socket2::Type;
 
+use super::Outlet;
+use super::bind;
 use super::stream::canonical;
+use crate::config::Bind;
 
 /// The longest datagram that there is.
 const LONGEST: usize = 64 << 10;
@@ -24,6 +27,8 @@ const LONGEST: usize = 64 << 10;
 const BATCH: usize = 64;
 /// What may wait in the kernel while the thread is busy, in bytes; the system may give less.
 const BUFFER: usize = 1 << 20;
+/// How often the port looks whether what it is bound to has changed.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long to wait after a socket that fails, so that a lasting failure does not keep a core busy.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 
@@ -51,6 +56,9 @@ pub(crate) struct UdpPort {
     addrs: Vec<SocketAddr>,
     wakes: UnixStream,
     waker: Arc<Waker>,
+    bind: Option<Bind>,
+    /// What the sockets are bound to, where that may change, and the generation of it that they are of.
+    outlet: Option<(Arc<Outlet>, u64)>,
 }
 
 /// Ends the wait of the thread that serves a port.
@@ -79,29 +87,32 @@ impl Waker {
 }
 
 impl UdpPort {
-    /// Binds `port` (0: any free one) of `bind`, or else of every address of both families.
+    /// Binds `port` (0: any free one) of the addresses that `bind` allows, or else of every address of both families.
     ///
-    /// Without `bind` a machine that has no IPv6, or where another program has the port there, goes on with IPv4 alone.
-    pub(crate) fn bind(bind: Option<IpAddr>, port: u16) -> io::Result<Self> {
-        let mut sockets = vec![open(SocketAddr::new(bind.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port))?];
-        let port = sockets[0].local_addr()?.port();
-        if bind.is_none() {
-            match open(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)) {
-                Ok(socket) => sockets.push(socket),
-                Err(error) => log::debug!("UDP port {port} is of IPv4 alone: {error}"),
-            }
-        }
-        let addrs = sockets.iter().map(UdpSocket::local_addr).collect::<io::Result<_>>()?;
+    /// A machine or an interface that has no IPv6, or where another program has the port there, goes on with IPv4 alone.
+    pub(crate) fn bind(bind: Option<&Bind>, port: u16) -> io::Result<Self> {
+        let (sockets, addrs) = open_all(bind, port)?;
         let (pipe, wakes) = UnixStream::pair()?;
         pipe.set_nonblocking(true)?;
         wakes.set_nonblocking(true)?;
         let waker = Waker { pipe, pending: AtomicBool::new(false), stopped: AtomicBool::new(false) };
-        Ok(Self { sockets, addrs, wakes, waker: Arc::new(waker) })
+        Ok(Self { sockets, addrs, wakes, waker: Arc::new(waker), bind: bind.cloned(), outlet: None })
+    }
+
+    /// Has the sockets opened anew when what they are bound to is back, on the same port.
+    pub(crate) fn follow(&mut self, outlet: Arc<Outlet>) {
+        let generation = outlet.generation();
+        self.outlet = Some((outlet, generation)).filter(|(outlet, _)| outlet.may_close());
     }
 
     /// The local addresses, IPv4 first.
     pub(crate) fn addrs(&self) -> &[SocketAddr] {
         &self.addrs
+    }
+
+    /// What it is bound to.
+    pub(crate) fn bound_to(&self) -> Option<&Bind> {
+        self.bind.as_ref()
     }
 
     /// What ends the wait and the thread.
@@ -113,8 +124,10 @@ impl UdpPort {
     pub(crate) fn run(mut self, protocols: &mut [Box<dyn Protocol>]) {
         let mut buffer = vec![0; LONGEST];
         loop {
+            self.reopen();
             self.transmit(protocols);
-            let until = protocols.iter().filter_map(|protocol| protocol.poll_timeout()).min();
+            let until = protocols.iter().filter_map(|protocol| protocol.poll_timeout());
+            let until = until.chain(self.outlet.iter().map(|_| Instant::now() + LOOK)).min();
             let ready = match self.wait(until) {
                 Ok(ready) => ready,
                 Err(error) => {
@@ -143,6 +156,24 @@ impl UdpPort {
         let now = Instant::now();
         protocols.iter_mut().for_each(|protocol| protocol.handle_end(now));
         self.transmit(protocols);
+    }
+
+    /// Opens the sockets anew, where those that there are lead nowhere any more.
+    fn reopen(&mut self) {
+        let Some((outlet, generation)) = &mut self.outlet else { return };
+        if outlet.generation() == *generation || outlet.closed().is_some() {
+            return;
+        }
+        let port = self.addrs.first().map_or(0, SocketAddr::port);
+        // The old ones hold the port, and are of no use.
+        self.sockets.clear();
+        match open_all(outlet.bind(), port) {
+            Ok((sockets, addrs)) => {
+                *generation = outlet.generation();
+                (self.sockets, self.addrs) = (sockets, addrs);
+            }
+            Err(error) => log::debug!("UDP port {port} is not there again yet: {error}"),
+        }
     }
 
     /// Waits for a datagram, a wake, or a moment.
@@ -182,9 +213,10 @@ impl UdpPort {
     fn transmit(&self, protocols: &mut [Box<dyn Protocol>]) {
         for protocol in protocols {
             while let Some((to, bytes)) = protocol.poll_transmit() {
-                let Some(at) = self.addrs.iter().position(|addr| addr.is_ipv4() == to.is_ipv4()) else { continue };
+                let at = self.addrs.iter().position(|addr| addr.is_ipv4() == to.is_ipv4());
+                let Some(socket) = at.and_then(|at| self.sockets.get(at)) else { continue };
                 // What cannot be sent is lost, as any datagram may be.
-                if let Err(error) = self.sockets[at].send_to(&bytes, to) {
+                if let Err(error) = socket.send_to(&bytes, to) {
                     log::trace!("{to}: a datagram was not sent: {error}");
                 }
             }
@@ -204,19 +236,34 @@ struct Ready {
     sockets: [bool; 2],
 }
 
-fn open(addr: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Layer::UDP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(true)?;
+/// The sockets of a port and their addresses, IPv4 first.
+fn open_all(bind: Option<&Bind>, port: u16) -> io::Result<(Vec<UdpSocket>, Vec<SocketAddr>)> {
+    let first = match open(bind, false, port) {
+        Err(error) if bind::is_no_family(&error) => open(bind, true, port)?,
+        first => first?,
+    };
+    let addr = first.local_addr()?;
+    let mut sockets = vec![first];
+    if addr.is_ipv4() {
+        match open(bind, true, addr.port()) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) => log::debug!("UDP port {} is of IPv4 alone: {error}", addr.port()),
+        }
     }
+    let addrs = sockets.iter().map(UdpSocket::local_addr).collect::<io::Result<_>>()?;
+    Ok((sockets, addrs))
+}
+
+fn open(bind: Option<&Bind>, v6: bool, port: u16) -> io::Result<UdpSocket> {
+    let socket = bind::listening(bind, v6, port, Type::DGRAM)?;
     socket.set_recv_buffer_size(BUFFER).ok();
     socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
     Ok(socket.into())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
     use std::thread;
 
     use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -273,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_datagram_goes_to_the_protocol_that_claims_its_first_byte() {
-        let port = UdpPort::bind(Some(LOCAL), 0).unwrap();
+        let port = UdpPort::bind(Some(&Bind::Addr(LOCAL)), 0).unwrap();
         let (addr, waker) = (port.addrs()[0], port.waker());
         let thread = thread::spawn(move || port.run(&mut [echo(b'd').0, echo(1).0]));
         let socket = UdpSocket::bind((LOCAL, 0)).unwrap();
@@ -298,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_wake_is_heard_then_what_is_due_is_done_and_a_stop_ends_the_thread() {
-        let port = UdpPort::bind(Some(LOCAL), 0).unwrap();
+        let port = UdpPort::bind(Some(&Bind::Addr(LOCAL)), 0).unwrap();
         let waker = port.waker();
         let (protocol, tells) = echo(0);
         let thread = thread::spawn(move || port.run(&mut [protocol]));
@@ -314,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_stop_before_the_start_is_not_forgotten() {
-        let port = UdpPort::bind(Some(LOCAL), 0).unwrap();
+        let port = UdpPort::bind(Some(&Bind::Addr(LOCAL)), 0).unwrap();
         port.waker().stop();
         port.run(&mut []);
     }

@@ -16,6 +16,8 @@ pub enum Activity {
     Files,
     /// Torrent without peers, and connection: waiting for room on the disk.
     DiskFull,
+    /// Torrent: what all sockets are bound to is gone.
+    CutOff,
     /// Torrent: no peer yet, and a tracker has not answered.
     Tracker,
     /// Torrent: no peer yet, connections are being made.
@@ -109,6 +111,7 @@ pub(crate) struct Processor {
 const NAMES: [(Activity, &str, &str); KINDS] = [
     (Activity::Files, "files", "opening and checking the files"),
     (Activity::DiskFull, "disk-full", "waiting for room on the disk"),
+    (Activity::CutOff, "cut-off", "waiting for the network interface"),
     (Activity::Tracker, "tracker", "waiting for a tracker"),
     (Activity::Dialling, "dialling", "dialling"),
     (Activity::NoPeers, "no-peers", "without anybody to connect to"),

@@ -68,7 +68,8 @@ pub(crate) fn dial(
 /// Connects and shakes hands.
 pub(super) fn call(to: Callee, caller: &Caller, closer: &Arc<Closer>) -> Result<Incoming, PeerError> {
     let timeouts = caller.timeouts;
-    let connect = || Stream::connect(to.addr, caller.bind, timeouts.connect, closer).map_err(PeerError::Connect);
+    let connect =
+        || Stream::connect(to.addr, caller.bind.as_ref(), timeouts.connect, closer).map_err(PeerError::Connect);
     let ours = ours(caller.info_hash, caller.our_id, caller.dht);
     let mut stream = connect()?;
     let mut deadline = Instant::now() + timeouts.handshake;

@@ -34,7 +34,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use parking_lot::{Mutex, RwLock};
 
 use crate::bits::Bits;
-use crate::config::Encryption;
+use crate::config::{Bind, Encryption};
 use crate::hash::Sha1Hash;
 use crate::metainfo::{Block, InfoHash, Layout, Metainfo, PieceIndex};
 use crate::net::Closer;
@@ -107,7 +107,8 @@ pub(crate) struct Caller {
     pub(crate) our_id: PeerId,
     pub(crate) timeouts: Timeouts,
     pub(crate) encryption: Encryption,
-    pub(crate) bind: Option<std::net::IpAddr>,
+    /// What its sockets are bound to.
+    pub(crate) bind: Option<Bind>,
     /// Whether we are a node of the DHT as far as peers of this torrent may know.
     pub(crate) dht: bool,
 }

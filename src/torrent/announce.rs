@@ -84,7 +84,7 @@ fn setup(shared: &Arc<Shared>, resources: &Resources, tiers: Vec<Vec<String>>) -
         scrape: false,
         num_want: resources.config.trackers.numwant,
         user_agent: concat!("ropewalk/", env!("CARGO_PKG_VERSION")).to_owned(),
-        bind: resources.config.listen.bind,
+        bind: resources.config.listen.bind.clone(),
         timing: Timing::default(),
         tls: resources.tls.clone(),
         key: resources.key_for_trackers,

@@ -26,7 +26,7 @@ impl Owner {
             Command::Remove(data) => self.ended = Some(Ending::Remove(data)),
             Command::Pause => {
                 self.pause_wanted = true;
-                if matches!(self.phase, Phase::Running | Phase::Waiting(..)) {
+                if matches!(self.phase, Phase::Running | Phase::Waiting(..) | Phase::CutOff(_)) {
                     self.halt();
                     self.set_phase(Phase::Paused);
                 } else {
@@ -143,12 +143,27 @@ impl Owner {
         let message: Arc<str> = error.to_string().into();
         log::error!("{}: {message}", self.shared.metainfo().name());
         if error.is_out_of_space() && self.context.is_some() {
-            if !matches!(self.phase, Phase::Waiting(..)) {
+            if !matches!(self.phase, Phase::Waiting(..) | Phase::CutOff(_)) {
                 self.set_phase(Phase::Waiting(message, Instant::now() + FULL_DISK_RETRY));
             }
         } else if !matches!(self.phase, Phase::Failed(_)) {
             self.halt();
             self.set_phase(Phase::Failed(Failure { message, disk: true }));
+        }
+    }
+
+    /// Lets go of everybody when what all sockets are bound to is gone, and goes on when it is back.
+    pub(super) fn heed_outlet(&mut self) {
+        match (self.resources.outlet.closed(), &self.phase) {
+            (Some(why), Phase::Running) => {
+                self.halt();
+                self.set_phase(Phase::CutOff(format!("nothing is sent or received: {why}").into()));
+            }
+            (None, Phase::CutOff(_)) => {
+                self.set_phase(Phase::Running);
+                self.go();
+            }
+            _ => {}
         }
     }
 

@@ -107,7 +107,7 @@ impl Explanation {
         };
         match activity {
             Activity::Files | Activity::Tracker | Activity::Dialling => of(&self.torrent),
-            Activity::NoPeers | Activity::Connected => of(&self.torrent),
+            Activity::NoPeers | Activity::Connected | Activity::CutOff => of(&self.torrent),
             Activity::DiskFull => of(&self.torrent).max(of(&self.connections)),
             Activity::Sending | Activity::UploadLimit => of(&self.senders),
             Activity::Hashing | Activity::Storing => of(&self.workers),

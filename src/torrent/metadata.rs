@@ -70,6 +70,8 @@ enum Phase {
     Recalling,
     Searching,
     Paused,
+    /// What all sockets are bound to is gone: until it is back.
+    CutOff(Arc<str>),
     /// What has the info-hash cannot be used.
     Failed(Failure),
 }
@@ -206,7 +208,7 @@ impl Search {
                 if !self.is_looking() {
                     self.options.start = Start::Paused;
                 }
-                if matches!(self.phase, Phase::Searching) {
+                if matches!(self.phase, Phase::Searching | Phase::CutOff(_)) {
                     self.halt();
                     self.set_phase(Phase::Paused);
                 }
@@ -269,7 +271,9 @@ impl Search {
         let names: Vec<_> = self.magnet.peers.iter().filter_map(Host::name).collect();
         if !names.is_empty() {
             let inbox = self.shared.inbox.clone();
-            look_up(names, move |addrs| inbox.send(Inbox::Found(Source::Magnet, addrs)).is_ok());
+            look_up(self.resources.config.listen.bind.clone(), names, move |addrs| {
+                inbox.send(Inbox::Found(Source::Magnet, addrs)).is_ok()
+            });
         }
         self.book.hurry();
         self.set_phase(Phase::Searching);
@@ -522,12 +526,21 @@ impl Search {
 
     fn tick(&mut self, now: Instant) {
         self.next_tick = now + TICK;
+        match (self.resources.outlet.closed(), &self.phase) {
+            (Some(why), Phase::Searching) => {
+                self.halt();
+                self.set_phase(Phase::CutOff(format!("nothing is sent or received: {why}").into()));
+            }
+            (None, Phase::CutOff(_)) => self.go(),
+            _ => {}
+        }
         self.dial();
         self.publish();
         let connected = self.candidates.values().any(|candidate| candidate.since.is_some());
         let situation = match self.phase {
             Phase::Recalling => Activity::Files,
             Phase::Paused | Phase::Failed(_) => Activity::Paused,
+            Phase::CutOff(_) => Activity::CutOff,
             Phase::Searching if connected => Activity::Connected,
             Phase::Searching if !self.candidates.is_empty() => Activity::Dialling,
             Phase::Searching if self.announcer.as_ref().is_some_and(announce::is_asked) => Activity::Tracker,
@@ -551,6 +564,7 @@ impl Search {
                 State::Metadata { tried: self.tried, offering, pieces, total }
             }
             Phase::Paused => State::Paused,
+            Phase::CutOff(why) => State::Waiting(Arc::clone(why)),
             Phase::Failed(failure) => State::Failed(failure.clone()),
         }
     }

@@ -50,7 +50,7 @@ use crate::config::{AddOptions, Config, Order, Priority, Seeding};
 use crate::crew::{Crew, NoThread};
 use crate::discovery::{Announcer, NodeHandle, Tls, TrackerFact};
 use crate::metainfo::{FileIndex, InfoHash, Layout, Metainfo};
-use crate::net::Closer;
+use crate::net::{Closer, Outlet};
 use crate::peer::{Activity, BufferPool, Caller, Context, FullPiece, Hunt, PeerKey, Roster, Timeouts, Traffic, Valve};
 use crate::policy::{
     AddressBook, Choker, DialLimits, IpFilter, Mode, Picker, RateMeter, Reputation, SlotRule, Source, SuperSeeder,
@@ -89,6 +89,8 @@ pub(crate) struct Resources {
     pub(crate) our_id: PeerId,
     /// The port we are reached at; 0 where we are not.
     pub(crate) port: u16,
+    /// What every socket is bound to, and whether it is there.
+    pub(crate) outlet: Arc<Outlet>,
     /// Whole pieces for the verify workers, which end when this is taken and the last torrent is gone. Locked to look.
     pub(crate) verify: Mutex<Option<Sender<FullPiece>>>,
     pub(crate) budget: Arc<Budget>,
@@ -127,7 +129,7 @@ impl Resources {
             },
             encryption: self.config.peers.encryption,
             dht: self.has_dht_for(shared),
-            bind: self.config.listen.bind,
+            bind: self.config.listen.bind.clone(),
         }
     }
 
@@ -175,6 +177,8 @@ enum Phase {
     Paused,
     /// A disk is full: again at this time.
     Waiting(Arc<str>, Instant),
+    /// What all sockets are bound to is gone: until it is back.
+    CutOff(Arc<str>),
     Failed(Failure),
 }
 

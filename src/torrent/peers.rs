@@ -11,7 +11,7 @@ use super::{Admission, Owner, Phase};
 use crate::bits::Bits;
 use crate::config::Encryption;
 use crate::metainfo::PieceIndex;
-use crate::net::Closer;
+use crate::net::{self, Closer};
 use crate::peer::{
     DONT_HAVE_ID, Fact, Interest, Link, METADATA_ID, Outgoing, PEX_ID, PeerError, PeerKey, Protection, REQUEST_QUEUE,
     STACK, Said, Traffic, UPLOAD_ONLY_ID, dial,
@@ -213,10 +213,11 @@ impl Owner {
                 } else if why.is_fault() {
                     self.note(addr, Deed::Fault);
                 }
-                if matches!(self.phase, Phase::Running) {
+                let cut_off = matches!(&why, PeerError::Connect(error) if net::bind::is_cut_off(error));
+                if matches!(self.phase, Phase::Running) && !cut_off {
                     self.book.failed(addr, Instant::now());
                 } else {
-                    // It was we who gave up.
+                    // It was we who gave up, or who could not.
                     self.book.not_dialled(addr, Instant::now());
                 }
                 self.tell_gone(addr, &why);

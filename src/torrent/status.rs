@@ -23,6 +23,7 @@ impl Owner {
         self.measure(now);
         self.hand_over_jobs();
         self.tell_dht();
+        self.heed_outlet();
         match &self.phase {
             Phase::Running => {
                 self.snub_stalled(now);
@@ -73,6 +74,7 @@ impl Owner {
         match self.phase {
             Phase::Opening | Phase::Checking(..) => Activity::Files,
             Phase::Paused | Phase::Failed(_) => Activity::Paused,
+            Phase::CutOff(_) => Activity::CutOff,
             Phase::Running if self.finished => Activity::Seeding,
             Phase::Running | Phase::Waiting(..) if !self.peers.is_empty() => Activity::Connected,
             Phase::Waiting(..) => Activity::DiskFull,
@@ -145,7 +147,7 @@ impl Owner {
             Phase::Running if self.finished => State::Seeding,
             Phase::Running => State::Downloading,
             Phase::Paused => State::Paused,
-            Phase::Waiting(why, _) => State::Waiting(why.clone()),
+            Phase::Waiting(why, _) | Phase::CutOff(why) => State::Waiting(why.clone()),
             Phase::Failed(failure) => State::Failed(failure.clone()),
         }
     }

@@ -10,6 +10,7 @@ use url::{Host, Url};
 use super::handle::Event;
 use super::peers::{Peer, USELESS_AFTER};
 use super::{Owner, Resources};
+use crate::config::Bind;
 use crate::net::local_addresses;
 use crate::peer::{Callee, PeerError, PeerKey, Traffic};
 use crate::policy::{AddressBook, Deed, Record, Source, Standing, Surroundings};
@@ -182,8 +183,9 @@ impl Owner {
 
 /// Where we are, as the address book wants to know it.
 pub(super) fn surroundings(resources: &Resources) -> Surroundings {
-    let bind = resources.config.listen.bind;
-    Surroundings::of(&local_addresses(bind), bind, resources.port)
+    let bind = resources.config.listen.bind.as_ref();
+    let bound = bind.and_then(|bind| if let Bind::Addr(ip) = bind { Some(*ip) } else { None });
+    Surroundings::of(&local_addresses(bind), bound, resources.port)
 }
 
 /// The address in a URL, where it has one instead of a name.

@@ -35,6 +35,7 @@ impl Explanation {
         match cause {
             Activity::Files => "What was there was looked at first, and hashed where no journal vouched for it.",
             Activity::DiskFull => "The disk was full: make room, or use another one.",
+            Activity::CutOff => "The interface or address that everything is bound to was gone: nothing was sent.",
             Activity::Tracker => "The trackers were slow to answer, or did not. Peers can be given by address.",
             Activity::Dialling => "Those who were called did not answer, or slowly: many may be gone.",
             Activity::NoPeers => {

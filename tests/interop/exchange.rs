@@ -43,7 +43,7 @@ fn ropewalk_finds_a_peer_that_libtorrent_names() {
         let mut config = Config::default();
         config.dht.enabled = false;
         config.listen.accept = false;
-        config.listen.bind = Some(network.ours);
+        config.listen.bind = Some(network.ours.into());
         let session = Session::new(config).unwrap();
         let torrent = add(&session, &payload.metainfo, &payload.empty_folder("out"), &[teller]);
         await_peers(&torrent, 2);

@@ -1,7 +1,7 @@
 //! The binary under test, and a seeder for it in the test's own process.
 
 use std::ffi::OsStr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 
@@ -123,7 +123,7 @@ pub(crate) fn seeder(payload: &Payload, up: Option<u64>) -> (Session, Torrent, S
     let mut config = Config::default();
     config.dht.enabled = false;
     config.listen.ports = 0..=0;
-    config.listen.bind = Some([127, 0, 0, 1].into());
+    config.listen.bind = Some(IpAddr::from([127, 0, 0, 1]).into());
     config.limits.up = up;
     let session = Session::new(config).unwrap();
     let torrent = session.add(payload.metainfo.clone(), AddOptions::new(payload.data())).unwrap();

@@ -23,7 +23,7 @@ pub fn config() -> Config {
     let mut config = Config::default();
     config.dht.enabled = false;
     config.listen.ports = 0..=0;
-    config.listen.bind = Some(IpAddr::from([127, 0, 0, 1]));
+    config.listen.bind = Some(IpAddr::from([127, 0, 0, 1]).into());
     config
 }
 

@@ -91,7 +91,7 @@ fn it_works_over_ipv6() {
     let payload = Payload::file("v6", 500_000, 65536);
     let v6 = || {
         let mut config = config();
-        config.listen.bind = Some(IpAddr::V6(Ipv6Addr::LOCALHOST));
+        config.listen.bind = Some(IpAddr::V6(Ipv6Addr::LOCALHOST).into());
         config
     };
     let seeder = Client::seeding_with(&payload, v6(), |_| ());

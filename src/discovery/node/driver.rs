@@ -62,7 +62,7 @@ enum Purpose {
 impl Node {
     pub(super) fn new(shared: Arc<Shared>, config: DhtConfig) -> Self {
         let loopback_only = shared.addrs.iter().all(|addr| addr.ip().is_loopback());
-        let names = Names::new(loopback_only);
+        let names = Names::new(loopback_only, shared.bind.clone());
         Self { shared, config, loopback_only, announces: Announces::default(), names, life: None }
     }
 
@@ -332,11 +332,12 @@ mod tests {
 
     /// A node at an address, which has to be one of this machine, with a bootstrap node on and one off loopback.
     fn node(bind: &str) -> Node {
-        let port = UdpPort::bind(Some(bind.parse().unwrap()), 0).unwrap();
+        let port = UdpPort::bind(Some(&bind.parse().unwrap()), 0).unwrap();
         let shared = Shared {
             desk: Mutex::default(),
             waker: port.waker(),
             addrs: port.addrs().to_vec(),
+            bind: None,
             status: Mutex::default(),
             next: 0.into(),
         };

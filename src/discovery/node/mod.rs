@@ -28,7 +28,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use super::dht::{Dht, DhtEvent, DhtStats, LookupId};
-use crate::config::DhtConfig;
+use crate::config::{Bind, DhtConfig};
 use crate::crew::{Crew, NoThread};
 use crate::metainfo::InfoHash;
 use crate::net::udp::{Protocol, UdpPort, Waker};
@@ -96,6 +96,8 @@ struct Shared {
     desk: Mutex<Desk>,
     waker: Arc<Waker>,
     addrs: Vec<SocketAddr>,
+    /// What the sockets are bound to.
+    bind: Option<Bind>,
     /// Written by the node when it looks at itself, read by everybody.
     status: Mutex<DhtStatus>,
     /// Numbers registrations.
@@ -138,6 +140,7 @@ impl NodeHandle {
             desk: Mutex::default(),
             waker: port.waker(),
             addrs: port.addrs().to_vec(),
+            bind: port.bound_to().cloned(),
             status: Mutex::default(),
             next: AtomicU64::new(0),
         });

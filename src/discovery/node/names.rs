@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::super::resolve;
+use crate::config::Bind;
 
 /// Lookups at the same time.
 const AT_ONCE: usize = 4;
@@ -23,12 +24,14 @@ pub(super) struct Names {
     waiting: VecDeque<String>,
     running: usize,
     loopback_only: bool,
+    /// Without which nothing is looked up.
+    bind: Option<Bind>,
 }
 
 impl Names {
     /// From a loopback address nothing but loopback can be reached, so that no name service is asked for anything else.
-    pub(super) fn new(loopback_only: bool) -> Self {
-        Self { loopback_only, ..Self::default() }
+    pub(super) fn new(loopback_only: bool, bind: Option<Bind>) -> Self {
+        Self { loopback_only, bind, ..Self::default() }
     }
 
     /// Asks for a `HOST:PORT`; the address where it is one already. What is neither is let go of.
@@ -50,7 +53,7 @@ impl Names {
             let Some(name) = self.waiting.pop_front() else { return };
             let Some((host, port)) = split(&name) else { continue };
             let (done, said) = (done.clone(), name.clone());
-            match resolve::begin(host, port, move |found| done((said, found))) {
+            match resolve::begin(self.bind.clone(), host, port, move |found| done((said, found))) {
                 Ok(()) => self.running += 1,
                 Err(error) => log::debug!("{name} is not looked up: {error}"),
             }
@@ -80,7 +83,7 @@ mod tests {
 
     #[test]
     fn addresses_need_no_lookup_and_nonsense_gets_none() {
-        let mut names = Names::new(false);
+        let mut names = Names::new(false, None);
         assert_eq!(names.ask("192.0.2.1:6881"), Some(SocketAddr::from(([192, 0, 2, 1], 6881))));
         assert_eq!(names.ask("[2001:db8::1]:1").map(|addr| addr.is_ipv6()), Some(true));
         for nonsense in ["", ":", "host", "host:", ":1", "host:0", "host:99999", "a b:1", "2001:db8::1:1:x"] {
@@ -90,7 +93,7 @@ mod tests {
 
     #[test]
     fn from_loopback_only_localhost_is_looked_up() {
-        let mut names = Names::new(true);
+        let mut names = Names::new(true, None);
         names.ask("node.example:1");
         assert!(names.waiting.is_empty());
         names.ask("localhost:7");
@@ -105,7 +108,7 @@ mod tests {
 
     #[test]
     fn names_that_wait_are_bounded() {
-        let mut names = Names::new(false);
+        let mut names = Names::new(false, None);
         for number in 0..1000 {
             names.ask(&format!("host{number}.example:1"));
         }

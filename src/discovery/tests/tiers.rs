@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{HttpScript, ONE_PEER, UdpScript, Watched, peer, setup, udp_answer};
+use crate::config::Bind;
 use crate::discovery::tracker::{TrackerState, TrackerStatus};
 
 #[test]
@@ -82,8 +83,8 @@ fn a_name_with_several_addresses_reaches_the_one_that_answers() {
 fn a_tracker_of_the_family_we_are_not_bound_to_is_not_asked() {
     let tracker = HttpScript::answering(ONE_PEER);
     let mut setup = setup(&[&[tracker.url()]]);
-    setup.bind = Some("::1".parse().unwrap());
+    setup.bind = Some(Bind::Addr("::1".parse().unwrap()));
     assert!(Watched::with(setup.clone()).failure().contains("bound"));
-    setup.bind = Some("127.0.0.1".parse().unwrap());
+    setup.bind = Some(Bind::Addr("127.0.0.1".parse().unwrap()));
     assert_eq!(Watched::with(setup).peers(), [peer(7)]);
 }
