@@ -29,6 +29,9 @@ pub struct Config {
     pub trackers: TrackerConfig,
     /// Finding peers without a tracker, by the distributed hash table.
     pub dht: DhtConfig,
+    /// Whether peers on the local network are looked for (BEP 14), which tells the torrents' info-hashes to everybody there;
+    /// those of private torrents are not told. Default: false; the program `ropewalk` does it.
+    pub local_discovery: bool,
     /// Where the resume journals are kept; `None` for the folder `.ropewalk` beside each torrent's files.
     pub state_dir: Option<PathBuf>,
 }

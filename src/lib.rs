@@ -29,6 +29,7 @@
 //! | `announce-HASH8-TIER` | the trackers of a tier | a tracker, or the next announce | peers to the owner |
 //! | `announce-stop`, `announce-stopped` | trackers that are said farewell to | their answers, for a moment | |
 //! | `udp` | the UDP port and the node of the DHT on it | a datagram, the node's next deadline, or a wake | peers to owners that have room for them |
+//! | `lsd` | the sockets of the local network (BEP 14) | neighbours, or the next announce | peers to the owners |
 //! | `accept` | a listening socket | callers | a new `rx` for each |
 //! | `outlet` | whether what sockets are bound to is there | the next look | a new `accept` when it is back |
 //!

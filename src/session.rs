@@ -19,7 +19,7 @@ use socket2::Socket;
 
 use crate::config::{AddOptions, Bind, Config, RateLimits};
 use crate::crew::{Crew, NoThread};
-use crate::discovery::{DhtStatus, NodeHandle, Tls};
+use crate::discovery::{DhtStatus, LocalDiscovery, LocalListening, NodeHandle, Tls};
 use crate::metainfo::{InfoHash, Magnet, Metainfo};
 use crate::net::udp::UdpPort;
 use crate::net::{BindError, Closer, Listener, Outlet, bind_listener};
@@ -127,6 +127,7 @@ impl Session {
         let outlet = Arc::new(outlet);
         let listeners = if config.listen.accept { listen(&config)? } else { Vec::new() };
         let port = listeners.first().map_or(0, |listener| listener.addr().port());
+        let local = if config.local_discovery { local_discovery(&config, port) } else { None };
         let crew = Arc::new(Crew::new(config.resources.max_threads));
         let thread = |error: NoThread| SessionError::Thread(error.to_string());
         let verify = torrent::verify::start(&crew, &config.resources).map_err(thread)?;
@@ -143,6 +144,7 @@ impl Session {
             up: Arc::new(Valve::new(config.limits.up)),
             tls: Tls::default(),
             dht,
+            local: local.as_ref().map(|(local, _)| local.clone()),
             key_for_trackers: fastrand::u32(..),
             next_key: AtomicU32::new(0),
             filter: RwLock::new(Arc::clone(&config.peers.filter)),
@@ -160,6 +162,9 @@ impl Session {
         };
         reception.open(listeners, &session.doors).map_err(thread)?;
         outlet::start(reception, Arc::clone(&session.doors), Arc::clone(&session.outlet_stop)).map_err(thread)?;
+        if let Some((_, listening)) = local {
+            session.resources.crew.spawn("lsd".into(), STACK, move || listening.run()).map_err(thread)?;
+        }
         Ok(session)
     }
 
@@ -250,6 +255,9 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.outlet_stop.close();
+        if let Some(local) = &self.resources.local {
+            local.stop();
+        }
         self.doors.shut();
         self.greetings.stop();
         // The registry is not locked while an owner's inbox may be full: callers that wait in it look something up first.
@@ -265,6 +273,12 @@ impl Drop for Session {
         self.resources.crew.join();
         records::save(self.resources.config.peers.reputation_file.as_deref(), &self.resources.reputation.lock());
     }
+}
+
+/// Without it there are other ways to find peers, so that an error is only said.
+fn local_discovery(config: &Config, port: u16) -> Option<(LocalDiscovery, LocalListening)> {
+    let made = LocalDiscovery::new(config.listen.bind.clone(), port);
+    made.inspect_err(|error| log::warn!("peers on the local network are not looked for: {error}")).ok()
 }
 
 fn listen(config: &Config) -> Result<Vec<Listener>, SessionError> {

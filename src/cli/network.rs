@@ -56,6 +56,9 @@ pub struct Network {
     /// Ask this node of the DHT first; can be repeated
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "no_dht", value_parser = read_host_port)]
     pub dht_node: Vec<String>,
+    /// Do not look for peers on the local network; never done for private torrents
+    #[arg(long)]
+    pub no_lsd: bool,
     /// Have nothing to do with the addresses of this list: P2P text, eMule DAT or CIDR, also gzipped; can be repeated
     #[arg(long, value_name = "FILE|URL")]
     pub blocklist: Vec<OsString>,
@@ -119,6 +122,7 @@ impl Network {
         config.dht.enabled = self.has_dht();
         config.dht.bootstrap.splice(..0, self.dht_node.iter().cloned());
         config.dht.state_file = self.state_file("dht");
+        config.local_discovery = !self.no_lsd;
         config.peers.per_torrent = self.max_peers as usize;
         config.peers.exchange = !self.no_pex;
         config.peers.encryption = match self.encryption {
@@ -184,13 +188,17 @@ impl Network {
 
     /// Whether there is anything that could lead to a peer.
     pub fn has_source(&self, metainfo: &Metainfo, peers: &[SocketAddr]) -> bool {
-        let dht = self.has_dht() && !metainfo.is_private();
-        dht || !peers.is_empty() || self.has_tracker(metainfo.trackers().iter().flatten())
+        let found = (self.has_dht() || !self.no_lsd) && !metainfo.is_private();
+        found || !peers.is_empty() || self.has_tracker(metainfo.trackers().iter().flatten())
     }
 
     /// The same for the torrent of a magnet link.
     pub fn magnet_has_source(&self, magnet: &Magnet, peers: &[SocketAddr]) -> bool {
-        self.has_dht() || !peers.is_empty() || !magnet.peers.is_empty() || self.has_tracker(magnet.trackers.iter())
+        self.has_dht()
+            || !self.no_lsd
+            || !peers.is_empty()
+            || !magnet.peers.is_empty()
+            || self.has_tracker(magnet.trackers.iter())
     }
 
     fn has_tracker<'a>(&self, mut urls: impl Iterator<Item = &'a String>) -> bool {

@@ -1,4 +1,4 @@
-//! Where peers are found: the client side of trackers, and the DHT.
+//! Where peers are found: the client side of trackers, the DHT and the local network.
 //!
 //! Owns the threads and sockets that ask for peers. Refuses to decide what to do with an address: each one is a fact for
 //! the torrent that asked. What the bytes of a tracker mean is `wire::tracker`'s.
@@ -7,6 +7,7 @@
 //! - `tiers`: which tracker of a tier is asked when, and about which event (pure, `now` is given);
 //! - `host`: one tracker, whatever it speaks, over both address families;
 //! - `http`, `udp_socket`: one exchange, blocking and interruptible; `udp_tracker` is the machine under the second;
+//! - `lsd`: peers on the local network (BEP 14);
 //! - [`dht`]: a node of the DHT as a machine without I/O; `node`: the session's node, which drives it;
 //! - `interrupt`, `resolve`: what makes a blocking call end when the torrent stops.
 
@@ -14,6 +15,7 @@ pub(crate) mod dht;
 mod host;
 mod http;
 pub(crate) mod interrupt;
+mod lsd;
 mod node;
 mod resolve;
 mod tiers;
@@ -23,6 +25,7 @@ mod udp_tracker;
 
 pub use dht::DhtStats;
 pub(crate) use http::{Tls, bound_agent};
+pub(crate) use lsd::{Listening as LocalListening, LocalDiscovery, LocalPart};
 pub(crate) use node::{ALONE, NodeHandle, Registration};
 pub use node::{DhtState, DhtStatus};
 pub(crate) use resolve::look_up;

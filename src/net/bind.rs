@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use if_addrs::{IfAddr, get_if_addrs};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
 use crate::config::Bind;
 
@@ -86,6 +86,55 @@ pub(crate) fn listening(bind: Option<&Bind>, v6: bool, port: u16, kind: Type) ->
     }
 }
 
+/// The interfaces that lead to neighbours, loopback and point-to-point ones left out, as far as `bind` allows them.
+pub(crate) fn neighbourhoods(bind: Option<&Bind>) -> Result<Vec<Interface>, BindError> {
+    let way = bind.map_or(Ok(None), look)?;
+    let any = bind.and_then(|bind| if let Bind::Addr(ip) = bind { Some(ip.is_ipv6()) } else { None });
+    let all = interfaces().map_err(BindError::System)?.into_iter().filter(|listed| listed.up && listed.has_neighbours);
+    let allowed = all.filter_map(|Listed { interface, .. }| match (&way, any) {
+        (Some(way), _) => (interface.index == way.index).then(|| way.clone()),
+        (None, Some(true)) => Some(Interface { v4: None, ..interface }),
+        (None, Some(false)) => Some(Interface { v6: None, ..interface }),
+        (None, None) => Some(interface),
+    });
+    Ok(allowed.collect())
+}
+
+/// A UDP socket that hears what is sent to `group` by one interface, and sends there: to no further than the next router.
+/// Others may listen on the same port. It does not block.
+pub(crate) fn multicast(bind: Option<&Bind>, interface: &Interface, group: SocketAddr) -> io::Result<Socket> {
+    let socket = new(Domain::for_address(group), Type::DGRAM)?;
+    socket.set_reuse_address(true)?;
+    if let Some(bind) = bind {
+        hold_to(&socket, interface, matches!(bind, Bind::Interface(_)))?;
+    }
+    match group.ip() {
+        IpAddr::V4(ip) => {
+            let from = interface.v4.ok_or(io::ErrorKind::AddrNotAvailable)?;
+            // Bound to the group, so that nothing is heard but what is sent to it, by this interface alone.
+            socket.bind(&group.into())?;
+            #[cfg(target_os = "linux")]
+            socket.set_multicast_all_v4(false)?;
+            socket.join_multicast_v4_n(&ip, &InterfaceIndexOrAddress::Index(interface.index))?;
+            socket.set_multicast_if_v4(&from)?;
+            socket.set_multicast_ttl_v4(1)?;
+            socket.set_multicast_loop_v4(true)?;
+        }
+        IpAddr::V6(ip) => {
+            socket.set_only_v6(true)?;
+            socket.bind(&SocketAddrV6::new(ip, group.port(), 0, interface.index).into())?;
+            #[cfg(target_os = "linux")]
+            socket.set_multicast_all_v6(false)?;
+            socket.join_multicast_v6(&ip, interface.index)?;
+            socket.set_multicast_if_v6(interface.index)?;
+            socket.set_multicast_hops_v6(1)?;
+            socket.set_multicast_loop_v6(true)?;
+        }
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
 /// Whether there is a way out, and which; `None` where nothing is asked for and the system chooses.
 pub(crate) fn look(bind: &Bind) -> Result<Option<Interface>, BindError> {
     match bind {
@@ -109,13 +158,13 @@ pub(crate) fn look(bind: &Bind) -> Result<Option<Interface>, BindError> {
         }
         Bind::Interface(name) => {
             let all = interfaces().map_err(BindError::System)?;
-            match all.into_iter().find(|(interface, _)| interface.name == *name) {
-                Some((interface, true)) => Ok(Some(interface)),
-                Some((_, false)) => Err(BindError::Down(name.clone())),
+            match all.into_iter().find(|listed| listed.interface.name == *name) {
+                Some(Listed { interface, up: true, .. }) => Ok(Some(interface)),
+                Some(_) => Err(BindError::Down(name.clone())),
                 None if exists(name) => Err(BindError::NoAddress(name.clone())),
                 None => {
                     let others = interfaces().map_err(BindError::System)?;
-                    let others: Vec<_> = others.into_iter().map(|(interface, _)| interface.name).collect();
+                    let others: Vec<_> = others.into_iter().map(|listed| listed.interface.name).collect();
                     Err(BindError::NoInterface { name: name.clone(), others: others.join(", ") })
                 }
             }
@@ -150,16 +199,24 @@ impl From<BindError> for io::Error {
     }
 }
 
-/// The interfaces that have an address, and whether each is up.
-fn interfaces() -> io::Result<Vec<(Interface, bool)>> {
-    let mut found: Vec<(Interface, bool)> = Vec::new();
+/// An interface that has an address.
+struct Listed {
+    interface: Interface,
+    up: bool,
+    /// It is neither loopback nor leads to a single other end.
+    has_neighbours: bool,
+}
+
+fn interfaces() -> io::Result<Vec<Listed>> {
+    let mut found: Vec<Listed> = Vec::new();
     for there in get_if_addrs()? {
-        let at = found.iter().position(|(interface, _)| interface.name == there.name).unwrap_or_else(|| {
+        let at = found.iter().position(|listed| listed.interface.name == there.name).unwrap_or_else(|| {
             let interface = Interface { name: there.name.clone(), index: there.index.unwrap_or(0), v4: None, v6: None };
-            found.push((interface, there.is_oper_up()));
+            found.push(Listed { interface, up: there.is_oper_up(), has_neighbours: !there.is_p2p() });
             found.len() - 1
         });
-        let interface = &mut found[at].0;
+        found[at].has_neighbours &= !there.is_loopback();
+        let interface = &mut found[at].interface;
         match there.addr {
             IfAddr::V4(addr) => drop(interface.v4.get_or_insert(addr.ip)),
             // One that the whole world can answer to comes before one of the site, and that before one of the link.

@@ -48,7 +48,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::bits::Bits;
 use crate::config::{AddOptions, Config, Order, Priority, Seeding};
 use crate::crew::{Crew, NoThread};
-use crate::discovery::{Announcer, NodeHandle, Tls, TrackerFact};
+use crate::discovery::{Announcer, LocalDiscovery, NodeHandle, Tls, TrackerFact};
 use crate::metainfo::{FileIndex, InfoHash, Layout, Metainfo};
 use crate::net::{Closer, Outlet};
 use crate::peer::{Activity, BufferPool, Caller, Context, FullPiece, Hunt, PeerKey, Roster, Timeouts, Traffic, Valve};
@@ -100,6 +100,8 @@ pub(crate) struct Resources {
     pub(crate) tls: Tls,
     /// The session's node of the DHT, where it is one.
     pub(crate) dht: Option<NodeHandle>,
+    /// Peers on the local network, where they are looked for.
+    pub(crate) local: Option<LocalDiscovery>,
     /// By which a tracker knows us when our address changes.
     pub(crate) key_for_trackers: u32,
     /// Numbers the connections of the session.

@@ -1,17 +1,21 @@
 //! Those who look for peers beside the trackers: the one place where a torrent takes part in them and leaves them.
 //!
 //! A search for metadata begins it, and hands it on to the owner that it becomes; any other owner begins it when it goes.
-//! What they find comes as [`Inbox::Found`](super::Inbox::Found). A private torrent (BEP 27) takes part in none; whether it
+//! What they find comes as [`Inbox::Found`]. A private torrent (BEP 27) takes part in none; whether it
 //! is private shows only its metainfo, so a magnet link's torrent leaves them when that has come.
 
-use super::Resources;
 use super::dht::DhtPart;
 use super::handle::Shared;
+use super::{Inbox, Resources};
+use crate::discovery::LocalPart;
 use crate::metainfo::Host;
+use crate::policy::Source;
 
 /// The part that a torrent takes; dropping it ends that.
 pub(super) struct Services {
     dht: Option<DhtPart>,
+    /// Kept for its end.
+    _local: Option<LocalPart>,
 }
 
 impl Services {
@@ -24,7 +28,11 @@ impl Services {
         let of_link = nodes.iter().map(Host::to_string);
         let of_file = shared.dht_nodes().iter().cloned();
         let nodes: Vec<String> = of_link.chain(of_file).collect();
-        Some(Self { dht: DhtPart::join(shared, resources, &nodes) })
+        let inbox = shared.inbox.clone();
+        // The thread that tells serves other torrents, too: an owner that is too busy misses this.
+        let found = move |peer| inbox.try_send(Inbox::Found(Source::Local, vec![peer])).unwrap_or_default();
+        let local = resources.local.as_ref().map(|local| local.join(shared.info_hash, Box::new(found)));
+        Some(Self { dht: DhtPart::join(shared, resources, &nodes), _local: local })
     }
 
     pub(super) fn dht(&self) -> Option<&DhtPart> {

@@ -1,7 +1,8 @@
 //! Bytes of the peer and tracker protocols to types and back.
 //!
 //! It owns the layouts: the handshake and messages between peers (BEP 3, 6, 10, 11), the requests and replies of trackers
-//! (BEP 3, 15, 23), the messages between nodes of the DHT (BEP 5) and the items that they store (BEP 44). It refuses sockets, clocks and randomness, and whatever a length field claims beyond the bytes
+//! (BEP 3, 15, 23), the messages between nodes of the DHT (BEP 5), the items that they store (BEP 44), and what is announced
+//! on the local network (BEP 14). It refuses sockets, clocks and randomness, and whatever a length field claims beyond the bytes
 //! that are there: lengths are checked before anything is allocated.
 
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ pub mod extension;
 pub mod handshake;
 pub mod item;
 pub mod krpc;
+pub mod lsd;
 pub mod message;
 pub mod metadata;
 pub mod pex;

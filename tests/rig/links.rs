@@ -12,11 +12,13 @@ use std::panic::resume_unwind;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::need;
+use super::process::PATIENCE;
 
 /// `ETH_P_ALL` in the order of the network.
 const ALL_PACKETS: i32 = (3_u16.to_be()) as i32;
@@ -79,6 +81,19 @@ impl Links {
         self.give_address("a0", ("b0", &self.there), 1);
     }
 
+    /// Waits until the kernel has noticed that a cable is plugged in.
+    fn await_link(&self, name: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let said = self.here(|| Command::new("ip").args(["-o", "link", "show", name]).output().unwrap());
+            if String::from_utf8_lossy(&said.stdout).contains("state UP") {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{said:?}");
+            thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
     fn give_address(&self, a: &str, (b, namespace): (&str, &File), net: u8) {
         // `ip` knows a namespace by a file of it.
         let file = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
@@ -90,6 +105,7 @@ impl Links {
         };
         self.here(|| end(a, 1));
         within(namespace, || end(b, 2));
+        self.await_link(a);
     }
 
     /// Sees from now on what comes out of the second cable.

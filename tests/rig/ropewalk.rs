@@ -44,7 +44,7 @@ impl Ropewalk {
 
     /// Starts it with the options that all have, and few descriptors: as many as most systems give by default.
     fn start(command: &mut Command) -> Self {
-        command.args(["--bind", "127.0.0.1", "--port", "0", "--no-tracker", "--no-dht", "--json"]);
+        command.args(["--bind", "127.0.0.1", "--port", "0", "--no-tracker", "--no-dht", "--no-lsd", "--json"]);
         let mut limited = Command::new("sh");
         limited.args(["-c", "ulimit -n 1024; exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args());
         let state = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 //!
 //! `cargo run --manifest-path tests/fuzz/Cargo.toml --example seeds`
 
+use std::num::NonZeroU16;
 use std::path::Path;
 
 use ropewalk::metainfo::{Content, Creation, InfoHash, NewFile};
@@ -9,6 +10,7 @@ use ropewalk::wire::extension::{Extension, ExtensionHandshake};
 use ropewalk::wire::handshake::{Handshake, PeerId, Reserved};
 use ropewalk::wire::item::{Item, ItemValue};
 use ropewalk::wire::krpc;
+use ropewalk::wire::lsd::{Announce, GROUP_V4, GROUP_V6};
 use ropewalk::wire::message::Message;
 use ropewalk::wire::metadata::{MetadataLen, MetadataMessage};
 use ropewalk::wire::pex::{Contact, PexFlags, PexMessage};
@@ -32,6 +34,7 @@ fn main() -> std::io::Result<()> {
         ("magnet", magnet()),
         ("metadata", metadata()),
         ("krpc", krpc()),
+        ("lsd", lsd()),
     ];
     for (target, seeds) in targets {
         let folder = corpus.join(target);
@@ -62,6 +65,13 @@ fn blocklist() -> Vec<Seed> {
             b"ropewalk peers 1\n9.9.9.9:0 1048576 0.5 0 1.25 1700000000\n[2001:db8::1]:0 1 0 0 0 1\nx\n".to_vec(),
         ),
     ]
+}
+
+fn lsd() -> Vec<Seed> {
+    let torrents = vec![InfoHash::new([0x5a; 20]), InfoHash::new([0xa5; 20])];
+    let announce = Announce { port: NonZeroU16::MIN, torrents, cookie: Some("8f3a11c2".into()) };
+    let others = b"BT-SEARCH * HTTP/1.1\r\nhost: x\r\nPORT:6881\r\nINFOHASH: 0123456789ABCDEF0123456789ABCDEF01234567\r\n\r\n";
+    vec![("v4", announce.encode(GROUP_V4)), ("v6", announce.encode(GROUP_V6)), ("others", others.to_vec())]
 }
 
 fn magnet() -> Vec<Seed> {
