@@ -32,6 +32,8 @@ pub struct Config {
     /// Whether peers on the local network are looked for (BEP 14), which tells the torrents' info-hashes to everybody there;
     /// those of private torrents are not told. Default: false; the program `ropewalk` does it.
     pub local_discovery: bool,
+    /// Whether the gateway is asked to let peers in. Without the feature `upnp` it is not.
+    pub port_map: PortMapConfig,
     /// Where the resume journals are kept; `None` for the folder `.ropewalk` beside each torrent's files.
     pub state_dir: Option<PathBuf>,
 }
@@ -205,6 +207,26 @@ impl Default for DhtConfig {
             "router.utorrent.com:6881",
         ];
         Self { enabled: true, bootstrap: bootstrap.map(str::to_owned).into(), read_only: false, state_file: None }
+    }
+}
+
+/// Whether and how the gateway is asked to pass the port on to us: by PCP, NAT-PMP or UPnP, whichever answers.
+#[derive(Clone, Debug)]
+pub struct PortMapConfig {
+    /// Whether it is asked. Default: false.
+    pub enabled: bool,
+    /// Where PCP and NAT-PMP are spoken; `None` for the default gateway. Default: `None`.
+    pub gateway: Option<SocketAddr>,
+    /// Where gateways of UPnP are looked for. Default: 239.255.255.250:1900, the local network.
+    pub search: SocketAddr,
+    /// For how long a mapping is asked for; it is renewed at half of that. Default: 1 h.
+    pub lifetime: Duration,
+}
+
+impl Default for PortMapConfig {
+    fn default() -> Self {
+        let search = SocketAddr::from(([239, 255, 255, 250], 1900));
+        Self { enabled: false, gateway: None, search, lifetime: Duration::from_secs(60 * 60) }
     }
 }
 

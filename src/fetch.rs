@@ -6,7 +6,8 @@ use std::io;
 use std::time::Duration;
 
 use crate::config::Bind;
-use crate::discovery::bound_agent;
+use crate::discovery::direct_agent;
+use crate::discovery::interrupt::Interrupt;
 
 /// How long a fetch may take in all.
 const WHOLE: Duration = Duration::from_secs(120);
@@ -53,7 +54,7 @@ pub fn fetch(url: &str, bind: Option<&Bind>, most: u64) -> Result<Vec<u8>, Fetch
         .timeout_recv_response(Some(PATIENCE))
         .user_agent(concat!("ropewalk/", env!("CARGO_PKG_VERSION")));
     let agent = match bind {
-        Some(bind) => bound_agent(config.proxy(None).build(), bind),
+        Some(_) => direct_agent(config.proxy(None).build(), bind, &Interrupt::new()),
         None => ureq::Agent::new_with_config(config.build()),
     };
     let mut response = agent.get(url).call().map_err(|error| of(error, most))?;

@@ -30,6 +30,7 @@
 //! | `announce-stop`, `announce-stopped` | trackers that are said farewell to | their answers, for a moment | |
 //! | `udp` | the UDP port and the node of the DHT on it | a datagram, the node's next deadline, or a wake | peers to owners that have room for them |
 //! | `lsd` | the sockets of the local network (BEP 14) | neighbours, or the next announce | peers to the owners |
+//! | `port-map` | what the gateway passes on to us (feature `upnp`) | the gateway, or the next renewal | our outside address to the owners |
 //! | `accept` | a listening socket | callers | a new `rx` for each |
 //! | `outlet` | whether what sockets are bound to is there | the next look | a new `accept` when it is back |
 //!
@@ -151,9 +152,11 @@ pub mod wire;
 
 pub use config::{
     AddOptions, Bind, BindSyntax, Check, Choose, Config, DhtConfig, Encryption, ListenConfig, Order, PeerConfig,
-    RateLimits, ResourceConfig, Seeding, Start, Storing, TrackerConfig,
+    PortMapConfig, RateLimits, ResourceConfig, Seeding, Start, Storing, TrackerConfig,
 };
 pub use discovery::{DhtState, DhtStats, DhtStatus, TrackerState, TrackerStatus};
+#[cfg(feature = "upnp")]
+pub use discovery::{MapProtocol, MapState};
 pub use download::{DownloadError, download};
 pub use metainfo::{InfoHash, Magnet, Metainfo};
 pub use net::BindError;

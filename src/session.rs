@@ -20,6 +20,8 @@ use socket2::Socket;
 use crate::config::{AddOptions, Bind, Config, RateLimits};
 use crate::crew::{Crew, NoThread};
 use crate::discovery::{DhtStatus, LocalDiscovery, LocalListening, NodeHandle, Tls};
+#[cfg(feature = "upnp")]
+use crate::discovery::{MapState, PortMapSetup, PortMapper, Transport};
 use crate::metainfo::{InfoHash, Magnet, Metainfo};
 use crate::net::udp::UdpPort;
 use crate::net::{BindError, Closer, Listener, Outlet, bind_listener};
@@ -55,6 +57,8 @@ pub struct Session {
     torrents: Registry,
     doors: Arc<Doors>,
     greetings: Arc<Greetings>,
+    #[cfg(feature = "upnp")]
+    port_map: Option<PortMapper>,
     /// Ends the thread that looks after what the session is bound to.
     outlet_stop: Arc<Closer>,
 }
@@ -136,6 +140,7 @@ impl Session {
             crew: Arc::clone(&crew),
             our_id: PeerId::ropewalk(std::array::from_fn(|_| fastrand::u8(..))),
             port,
+            outside_port: Arc::new(port.into()),
             outlet,
             verify: Mutex::new(Some(verify)),
             budget: Arc::new(Budget::new(config.resources.in_flight)),
@@ -154,7 +159,16 @@ impl Session {
         });
         let torrents = Registry::default();
         let (doors, greetings) = (Arc::<Doors>::default(), Arc::new(Greetings::new()));
-        let session = Self { resources, torrents, doors, greetings, outlet_stop: Arc::default() };
+        #[cfg_attr(not(feature = "upnp"), expect(unused_mut, reason = "only the port map comes later"))]
+        let mut session = Self {
+            resources,
+            torrents,
+            doors,
+            greetings,
+            #[cfg(feature = "upnp")]
+            port_map: None,
+            outlet_stop: Arc::default(),
+        };
         let reception = Reception {
             resources: Arc::clone(&session.resources),
             torrents: Arc::clone(&session.torrents),
@@ -165,7 +179,51 @@ impl Session {
         if let Some((_, listening)) = local {
             session.resources.crew.spawn("lsd".into(), STACK, move || listening.run()).map_err(thread)?;
         }
+        #[cfg(feature = "upnp")]
+        session.map_port().map_err(thread)?;
         Ok(session)
+    }
+
+    /// Starts the thread that asks the gateway, where that is wanted.
+    #[cfg(feature = "upnp")]
+    fn map_port(&mut self) -> Result<(), NoThread> {
+        let (resources, config) = (&self.resources, &self.resources.config);
+        // Nobody outside can call a loopback address, whatever a gateway does.
+        let local = matches!(config.listen.bind, Some(Bind::Addr(ip)) if ip.is_loopback() || ip.is_ipv6());
+        if !config.port_map.enabled || resources.port == 0 || (local && config.port_map.gateway.is_none()) {
+            return Ok(());
+        }
+        let (torrents, outside_port) = (Arc::clone(&self.torrents), Arc::clone(&resources.outside_port));
+        let mapped = move |external: SocketAddr| {
+            outside_port.store(external.port(), Ordering::Relaxed);
+            for shared in torrents.read().values().filter(|_| !external.ip().is_unspecified()) {
+                // One that is busy learns it from its trackers.
+                shared.inbox.try_send(Inbox::Outside(external)).ok();
+            }
+        };
+        // The node of the DHT has the same number, unless somebody else had it.
+        let same = |dht: &NodeHandle| dht.addrs().iter().any(|addr| addr.is_ipv4() && addr.port() == resources.port);
+        let transports = match resources.dht.as_ref().is_some_and(same) {
+            true => vec![Transport::Tcp, Transport::Udp],
+            false => vec![Transport::Tcp],
+        };
+        let (handle, thread) = PortMapper::new(PortMapSetup {
+            config: config.port_map.clone(),
+            bind: config.listen.bind.clone(),
+            port: resources.port,
+            transports,
+            grace: config.trackers.stop_grace,
+            mapped: Box::new(mapped),
+        });
+        resources.crew.spawn("port-map".into(), 4 * STACK, move || thread.run())?;
+        self.port_map = Some(handle);
+        Ok(())
+    }
+
+    /// How it stands with the port at the gateway.
+    #[cfg(feature = "upnp")]
+    pub fn port_mapping(&self) -> MapState {
+        self.port_map.as_ref().map_or(MapState::Off, PortMapper::state)
     }
 
     /// Adds a torrent and returns at once: its files are opened and checked meanwhile.
@@ -257,6 +315,10 @@ impl Drop for Session {
         self.outlet_stop.close();
         if let Some(local) = &self.resources.local {
             local.stop();
+        }
+        #[cfg(feature = "upnp")]
+        if let Some(port_map) = &self.port_map {
+            port_map.stop();
         }
         self.doors.shut();
         self.greetings.stop();

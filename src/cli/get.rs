@@ -84,6 +84,8 @@ the torrent, as `ropewalk show` prints it, below the folder:
   file          number, path: every byte of this file is verified
   tracker       message
   dht           message: no node answers; said once
+  mapped        external (address), protocol (pcp, nat-pmp, upnp): with --map-port
+  not-mapped    error: with --map-port; it is tried again
   peer          address: connected
   peer-gone     address, why, reputation (null, or standing: good, unknown, poor,
                 cheat; useful (bytes), lies, faults, stalls, which fade; last_seen)
@@ -213,7 +215,16 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     }
     let recording = trace.zip(jobs.first()).map(|(trace, job)| trace.start(&job.torrent)).transpose()?;
     let patience = args.timeout.filter(|timeout| !timeout.is_zero());
-    let code = Watch { screen, json: &json, stop, patience, explain: args.explain }.follow(jobs);
+    let code = Watch {
+        screen,
+        json: &json,
+        stop,
+        #[cfg(feature = "upnp")]
+        session: &session,
+        patience,
+        explain: args.explain,
+    }
+    .follow(jobs);
     let code = match recording {
         Some(recording) => recording.finish(code, screen),
         None => code,

@@ -9,6 +9,7 @@
 //! - [`hashing`]: which way this program hashes, and `--version --verbose`.
 //! - [`words`]: sizes, rates and times, as they are said and as they are read.
 //! - [`source`]: where a torrent comes from. [`select`]: `--files`. [`network`]: options about connections.
+//! - `outside`: what became of `--map-port`.
 //! - [`trace`]: `--trace`, the page of a download. [`explain`]: where its time went.
 //! - [`watch`]: torrents of a session followed to their end.
 #![allow(unreachable_pub, reason = "a binary has no public items")]
@@ -25,6 +26,8 @@ mod hashing;
 mod json;
 mod magnet;
 mod network;
+#[cfg(feature = "upnp")]
+mod outside;
 mod screen;
 mod seed;
 mod select;

@@ -59,6 +59,14 @@ pub struct Network {
     /// Do not look for peers on the local network; never done for private torrents
     #[arg(long)]
     pub no_lsd: bool,
+    /// Ask the gateway to let peers in, by PCP, NAT-PMP or UPnP
+    #[cfg(feature = "upnp")]
+    #[arg(long, overrides_with = "no_map_port")]
+    pub map_port: bool,
+    /// Do not ask the gateway [default]
+    #[cfg(feature = "upnp")]
+    #[arg(long)]
+    pub no_map_port: bool,
     /// Have nothing to do with the addresses of this list: P2P text, eMule DAT or CIDR, also gzipped; can be repeated
     #[arg(long, value_name = "FILE|URL")]
     pub blocklist: Vec<OsString>,
@@ -123,6 +131,10 @@ impl Network {
         config.dht.bootstrap.splice(..0, self.dht_node.iter().cloned());
         config.dht.state_file = self.state_file("dht");
         config.local_discovery = !self.no_lsd;
+        #[cfg(feature = "upnp")]
+        {
+            config.port_map.enabled = self.map_port && !self.no_map_port;
+        }
         config.peers.per_torrent = self.max_peers as usize;
         config.peers.exchange = !self.no_pex;
         config.peers.encryption = match self.encryption {

@@ -89,7 +89,16 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     };
     let torrent = session.add(metainfo, options)?;
     let job = Job { torrent, seed: Some(args.until), seed_only: true, has_source: true, pipe: None, late: None };
-    let code = Watch { screen, json: &json, stop, patience: None, explain: false }.follow(vec![job]);
+    let code = Watch {
+        screen,
+        json: &json,
+        stop,
+        #[cfg(feature = "upnp")]
+        session: &session,
+        patience: None,
+        explain: false,
+    }
+    .follow(vec![job]);
     session.shutdown();
     code
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use console::measure_text_width;
 use crossbeam_channel::Receiver;
 use indicatif::ProgressBar;
+#[cfg(feature = "upnp")]
+use ropewalk::Session;
 use ropewalk::{
     CancelRead, Data, DhtState, DhtStatus, Event, Metainfo, Record, Standing, State, Stats, Torrent, TrackerState,
 };
@@ -18,6 +20,8 @@ use serde_json::{Value, json};
 use super::exit::{Code, code_of, io_text, text_of, without_number};
 use super::explain::{self, Explain};
 use super::json::Json;
+#[cfg(feature = "upnp")]
+use super::outside::Outside;
 use super::screen::{DRAW, EVENT, LINE, NAME, Screen, say, search, show};
 use super::select::{Pattern, numbered, priorities};
 use super::signal::Stop;
@@ -69,6 +73,9 @@ pub struct Watch<'a> {
     pub screen: &'a Screen,
     pub json: &'a Json,
     pub stop: &'a Stop,
+    /// Whose torrents they are.
+    #[cfg(feature = "upnp")]
+    pub session: &'a Session,
     /// How long a download may be without any peer.
     pub patience: Option<Duration>,
     /// Whether to say where the time goes.
@@ -81,7 +88,11 @@ impl Watch<'_> {
         let longest = jobs.iter().map(|job| measure_text_width(job.torrent.name())).max().unwrap_or(0);
         let mut rows: Vec<_> = jobs.into_iter().map(|job| Row::new(job, longest.min(NAME), self)).collect();
         let mut said_alone = false;
+        #[cfg(feature = "upnp")]
+        let mut outside = Outside::default();
         loop {
+            #[cfg(feature = "upnp")]
+            outside.look(self.session, self.screen, self.json);
             for row in rows.iter_mut().filter(|row| row.outcome.is_none()) {
                 row.look(self)?;
             }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use url::Url;
@@ -356,7 +357,7 @@ impl Host {
         AnnounceRequest {
             info_hash: setup.info_hash,
             peer_id: setup.peer_id,
-            port: setup.port,
+            port: setup.port.load(Ordering::Relaxed),
             uploaded: counters.uploaded,
             downloaded: counters.downloaded,
             left: counters.left,

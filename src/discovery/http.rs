@@ -78,10 +78,10 @@ pub(super) enum HttpError {
     Protocol(Box<ureq::Error>),
 }
 
-/// An agent for other fetches than announces, which leaves by nothing but what it is bound to. It uses no proxy.
-pub(crate) fn bound_agent(config: Config, bind: &Bind) -> Agent {
-    let dial = Dial { bind: Some(bind.clone()), interrupt: Interrupt::new() };
-    Agent::with_parts(config, ().chain(dial).chain(Tls::default()), Wary(bind.clone()))
+/// An agent for other fetches than announces, which leaves by nothing but what it is bound to, and uses no proxy.
+pub(crate) fn direct_agent(config: Config, bind: Option<&Bind>, interrupt: &Interrupt) -> Agent {
+    let dial = Dial { bind: bind.cloned(), interrupt: interrupt.clone() };
+    Agent::with_parts(config, ().chain(dial).chain(Tls::default()), Wary(bind.cloned()))
 }
 
 impl HttpGet<'_> {
@@ -246,11 +246,11 @@ impl Resolver for Known {
 
 /// Looks names up only while there is a way out.
 #[derive(Debug)]
-struct Wary(Bind);
+struct Wary(Option<Bind>);
 
 impl Resolver for Wary {
     fn resolve(&self, uri: &Uri, config: &Config, t: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        bind::look(&self.0).map_err(io::Error::from)?;
+        self.0.as_ref().map_or(Ok(()), Bind::check).map_err(io::Error::from)?;
         DefaultResolver::default().resolve(uri, config, t)
     }
 }

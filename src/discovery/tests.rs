@@ -192,7 +192,7 @@ fn setup(tiers: &[&[String]]) -> Setup {
         info_hash: InfoHash::new([0xfe; 20]),
         peer_id: PeerId::new(*b"-RW0001-abcdefghijkl"),
         key: 0xabcd,
-        port: 6881,
+        port: Arc::new(6881.into()),
         tiers: tiers.iter().map(|tier| tier.to_vec()).collect(),
         counters: Arc::new(|| Counters { uploaded: 11, downloaded: 22, left: 33 }),
         scrape: false,

@@ -12,6 +12,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -47,8 +48,8 @@ pub(crate) struct Setup {
     pub peer_id: PeerId,
     /// The number by which a tracker knows us when our address changes.
     pub key: u32,
-    /// Where we listen for peers.
-    pub port: u16,
+    /// Where peers outside reach us, as of each announce.
+    pub port: Arc<AtomicU16>,
     /// The URLs, in the tiers of BEP 12. One that is repeated counts once.
     pub tiers: Vec<Vec<String>>,
     /// Asked on the announce threads, for each announce.

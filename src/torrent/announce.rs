@@ -78,7 +78,7 @@ fn setup(shared: &Arc<Shared>, resources: &Resources, tiers: Vec<Vec<String>>) -
     Setup {
         info_hash: shared.info_hash,
         peer_id: resources.our_id,
-        port: resources.port,
+        port: Arc::clone(&resources.outside_port),
         tiers,
         counters: Arc::new(counters),
         scrape: false,

@@ -25,6 +25,9 @@ pub(crate) enum Inbox {
     Tracker(TrackerFact),
     /// Addresses of peers, from whatever finds some beside the trackers.
     Found(Source, Vec<SocketAddr>),
+    /// Where the world sees us.
+    #[cfg(feature = "upnp")]
+    Outside(SocketAddr),
     /// From the store thread.
     Store(StoreFact),
     /// Somebody called us: may its thread live on as a peer of this torrent?

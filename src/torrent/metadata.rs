@@ -195,6 +195,8 @@ impl Search {
                     self.shared.obeyed();
                 }
             }
+            #[cfg(feature = "upnp")]
+            Inbox::Outside(addr) => self.book.learn_self(addr),
             Inbox::Windows => {}
         }
     }

@@ -39,7 +39,7 @@ mod work;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -89,6 +89,8 @@ pub(crate) struct Resources {
     pub(crate) our_id: PeerId,
     /// The port we are reached at; 0 where we are not.
     pub(crate) port: u16,
+    /// The port that we are known by outside: the same, unless a gateway gave us another.
+    pub(crate) outside_port: Arc<AtomicU16>,
     /// What every socket is bound to, and whether it is there.
     pub(crate) outlet: Arc<Outlet>,
     /// Whole pieces for the verify workers, which end when this is taken and the last torrent is gone. Locked to look.
@@ -115,6 +117,11 @@ pub(crate) struct Resources {
 }
 
 impl Resources {
+    /// The port that others are told; 0 where we are not reached.
+    pub(crate) fn told_port(&self) -> u16 {
+        self.outside_port.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn key(&self) -> PeerKey {
         PeerKey(self.next_key.fetch_add(1, Ordering::Relaxed))
     }
@@ -381,6 +388,8 @@ impl Owner {
             Inbox::Peer(fact) => self.handle_peer(fact),
             Inbox::Tracker(fact) => self.handle_tracker(fact),
             Inbox::Found(source, addrs) => self.found(source, None, &addrs),
+            #[cfg(feature = "upnp")]
+            Inbox::Outside(addr) => self.book.learn_self(addr),
             Inbox::Store(fact) => self.handle_store(fact),
             Inbox::Call(addr, closer, answer) => {
                 let admission = self.admit(addr, closer);

@@ -313,7 +313,7 @@ impl Owner {
                 e: Some(self.resources.config.peers.encryption != Encryption::Off),
                 m: self.our_extensions(),
                 metadata_size: self.metadata_size(),
-                p: (self.resources.port != 0).then_some(self.resources.port),
+                p: Some(self.resources.told_port()).filter(|&port| port != 0),
                 v: Some(format!("ropewalk {}", env!("CARGO_PKG_VERSION"))),
                 yourip: Some(link.addr.ip()),
                 // Of the family by which it does not see us already.

@@ -256,7 +256,7 @@ mod tests {
             info_hash: InfoHash::new([0x81; 20]),
             peer_id: PeerId::new([port as u8; 20]),
             key: 1,
-            port,
+            port: Arc::new(port.into()),
             tiers: vec![vec![tracker.announce_url()]],
             counters: Arc::new(move || Counters { left, ..Counters::default() }),
             scrape: false,
