@@ -8,8 +8,9 @@
 //! - [`exit`]: exit codes and errors. [`signal`]: Ctrl-C. [`screen`]: bars, lines, logging. [`json`]: events.
 //! - [`hashing`]: which way this program hashes, and `--version --verbose`.
 //! - [`words`]: sizes, rates and times, as they are said and as they are read.
-//! - [`source`]: where a torrent comes from. [`select`]: `--files`. [`network`]: options about connections.
-//! - `outside`: what became of `--map-port`.
+//! - [`source`]: where a torrent comes from. [`select`]: `--files`. [`network`]: options about connections, [`blocklist`]
+//!   one of them.
+//! - [`outside`]: what became of `--map-port`.
 //! - [`trace`]: `--trace`, the page of a download. [`explain`]: where its time went.
 //! - [`watch`]: torrents of a session followed to their end.
 #![allow(unreachable_pub, reason = "a binary has no public items")]

@@ -203,8 +203,8 @@ impl Hearsay {
         self.by_peer.clear();
     }
 
-    /// Takes out up to `most` addresses to dial, one of each peer in turn, each with the number of the peer that named it. While we are `seeding`, those that are said to
-    /// be seeds stay where they are.
+    /// Takes out up to `most` addresses to dial, one of each peer in turn, each with the number of the peer that named it.
+    /// While we are `seeding`, those that are said to be seeds stay where they are.
     pub fn take(&mut self, most: usize, seeding: bool) -> Vec<(u32, SocketAddr)> {
         let mut taken = Vec::new();
         // A round through all peers that brings nothing ends it.

@@ -331,7 +331,7 @@ impl Store {
 
     /// Writes the journal. While pieces arrive their bytes are made durable first; at other moments they are only recorded
     /// as stored, which is enough unless the machine itself goes down before they reach the disk.
-    /// Writes the journal. What could not be made durable is a failure of the torrent: its bytes may be lost.
+    /// What could not be made durable is a failure of the torrent: its bytes may be lost.
     fn record(&mut self, record: &Record) -> Result<(), StorageError> {
         let path = self.journal_path();
         let (Some(storage), Some(journal)) = (self.storage.as_deref(), self.journal.as_mut()) else { return Ok(()) };

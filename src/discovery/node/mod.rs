@@ -8,7 +8,6 @@
 //!
 //! It begins with the first torrent that takes part, or the first question: until then nothing is sent. From a loopback
 //! address nothing is ever sent to any other.
-
 //!
 //! - `driver`: the node itself. `announces`: when which torrent is looked up (pure). `names`: host names on their way to
 //!   addresses. `state`: the file.
