@@ -387,6 +387,8 @@ impl Owner {
         match message {
             Inbox::Peer(fact) => self.handle_peer(fact),
             Inbox::Tracker(fact) => self.handle_tracker(fact),
+            // On its way when the metadata said that it is private (BEP 27).
+            Inbox::Found(Source::Dht | Source::Exchange | Source::Local, _) if self.shared.is_private() => {}
             Inbox::Found(source, addrs) => self.found(source, None, &addrs),
             #[cfg(feature = "upnp")]
             Inbox::Outside(addr) => self.book.learn_self(addr),
