@@ -208,16 +208,17 @@ impl Search {
             return;
         }
         let side = index(from.addr);
+        // Nobody on a private network is known to the world.
+        let trusted = |addr: &SocketAddr| !is_private(addr.ip()) || is_private(from.addr.ip());
         for (at, walk) in self.walks.iter_mut().enumerate() {
             let Some(walk) = walk else { continue };
-            let nodes = reply.nodes.iter().copied().filter(|node| index(node.addr) == at);
+            let nodes = reply.nodes.iter().copied().filter(|node| index(node.addr) == at && trusted(&node.addr));
             if at == side {
                 walk.answered(from, reply.token.clone(), nodes);
             } else {
                 walk.add_known(nodes.take(K));
             }
         }
-        let trusted = |addr: &SocketAddr| !is_private(addr.ip()) || is_private(from.addr.ip());
         let values = reply.values.into_iter().take(MAX_VALUES).map(canonical).filter(trusted);
         match &mut self.purpose {
             Purpose::Peers { .. } => self.peers(lookup, values, events),
