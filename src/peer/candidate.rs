@@ -28,8 +28,10 @@ const LOOK: Duration = Duration::from_millis(50);
 const FILES: Duration = Duration::from_secs(60);
 /// What is kept of one peer's messages: the bitfield of 8 million pieces, or 100,000 haves.
 const MAX_SAID: usize = (1 << 20) + 4096;
-/// The same of all candidates of a torrent.
+/// The same of all candidates of a torrent. Whoever said less than the share may go on beyond it: a few that say much cost
+/// nobody else the connection.
 const MAX_SAID_BY_ALL: usize = 32 << 20;
+const SHARE_OF_SAID: usize = 128 << 10;
 /// How much is read at a time.
 const CHUNK: usize = 16 * 1024;
 /// Pieces that nobody asked for, extension handshakes, and requests for metadata that we have not either: after so many of
@@ -247,7 +249,7 @@ impl<'a> Candidate<'a> {
     /// Understands what has come as whole messages.
     fn take_messages(&mut self) -> Result<(), PeerError> {
         let limits = Limits::without_metadata();
-        let received = std::mem::take(&mut self.received);
+        let mut received = std::mem::take(&mut self.received);
         let mut rest = &received[..];
         loop {
             let len = match peek(rest, &limits)? {
@@ -260,7 +262,10 @@ impl<'a> Candidate<'a> {
             self.take(frame)?;
             rest = after;
         }
-        self.received = rest.to_vec();
+        // A message that comes in small portions is not copied for each of them.
+        let understood = received.len() - rest.len();
+        received.drain(..understood);
+        self.received = received;
         Ok(())
     }
 
@@ -361,7 +366,7 @@ impl Said<'_> {
     fn keep(&mut self, frame: &[u8]) -> Result<(), PeerError> {
         let of_all = self.of_all.fetch_add(frame.len(), Ordering::Relaxed) + frame.len();
         self.bytes.extend_from_slice(frame);
-        if self.bytes.len() > MAX_SAID || of_all > MAX_SAID_BY_ALL {
+        if self.bytes.len() > MAX_SAID || (of_all > MAX_SAID_BY_ALL && self.bytes.len() > SHARE_OF_SAID) {
             return Err(PeerError::Protocol("it says too much before there is metadata"));
         }
         Ok(())
