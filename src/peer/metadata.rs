@@ -271,15 +271,18 @@ impl Assembly {
         Arrival::Wrong(None)
     }
 
-    /// Where the copies take too much memory, the one goes whose size the fewest peers claim, of equals the longest.
+    /// Where the copies take too much memory, the one goes that holds most for each peer that claims its size: a small one
+    /// cannot be outvoted.
     fn save_memory(&mut self) {
-        let held: usize = self.copies.iter().flat_map(|copy| copy.pieces.values()).map(|(bytes, _)| bytes.len()).sum();
-        if held <= MAX_HELD {
+        let mut held: BTreeMap<MetadataLen, usize> = BTreeMap::new();
+        for copy in &self.copies {
+            *held.entry(copy.len).or_default() += copy.pieces.values().map(|(bytes, _)| bytes.len()).sum::<usize>();
+        }
+        if held.values().sum::<usize>() <= MAX_HELD {
             return;
         }
-        let claims = |len| self.peers.values().filter(|offer| offer.len == Some(len)).count();
-        let worst = self.copies.iter().map(|copy| (std::cmp::Reverse(claims(copy.len)), copy.len)).max();
-        if let Some((_, len)) = worst {
+        let claims = |len| self.peers.values().filter(|offer| offer.len == Some(len)).count().max(1);
+        if let Some((_, len)) = held.into_iter().map(|(len, held)| (held / claims(len), len)).max() {
             self.given_up.insert(len);
             self.copies.retain(|copy| copy.len != len);
         }

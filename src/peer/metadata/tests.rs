@@ -210,3 +210,23 @@ fn memory_is_taken_for_what_comes_and_is_bounded() {
     swarm.offers(9, 5);
     assert!(matches!(swarm.plays(9, false), Some(Arrival::Found(..))));
 }
+
+#[test]
+fn liars_in_the_majority_do_not_have_a_small_size_given_up() {
+    let mut swarm = Swarm::new(3 * METADATA_PIECE_LEN);
+    swarm.offers(1, 3 * METADATA_PIECE_LEN);
+    let first = swarm.asks(1).unwrap();
+    assert_eq!(swarm.gives(1, first, false), Arrival::Kept);
+    // Two for each of three large sizes, and all but one piece of each.
+    let sizes: Vec<_> = (0..3).map(|n| MetadataLen::new((32 << 20) - n).unwrap()).collect();
+    for (peer, len) in (1..).zip(&sizes) {
+        swarm.offers(10 * peer, len.get() as usize);
+        swarm.offers(10 * peer + 1, len.get() as usize);
+        for _ in 1..len.pieces() {
+            let Some(piece) = swarm.asks(10 * peer) else { break };
+            let bytes = vec![0; len.piece_len(piece).unwrap()];
+            swarm.assembly.arrived(PeerKey(10 * peer), piece, *len, &bytes, swarm.now);
+        }
+    }
+    assert!(matches!(swarm.plays(1, false), Some(Arrival::Found(..))));
+}
