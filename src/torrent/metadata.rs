@@ -25,6 +25,7 @@ use super::explain::Ledger;
 use super::handle::{Event, Failure, PeerStats, Shared, Snapshot, State, Stats};
 use super::inbox::{Admission, Command, INBOX, Inbox, StoreFact};
 use super::look::Survey;
+use super::peers::PER_ADDRESS;
 use super::services::Services;
 use super::store::{self, Job};
 use super::{Ending, Owner, Resources, STACK, announce, hash8, trust};
@@ -401,7 +402,9 @@ impl Search {
     fn admit(&mut self, addr: SocketAddr, closer: Arc<Closer>) -> Option<Admission> {
         let now = Instant::now();
         let welcome = matches!(self.phase, Phase::Searching | Phase::Recalling) && !self.pause_wanted;
-        if !welcome || !self.resources.welcomes(&self.book, addr) || !self.has_room(now) {
+        let same = self.candidates.values().filter(|it| it.addr.ip() == addr.ip()).count();
+        let crowd = same >= PER_ADDRESS && !addr.ip().is_loopback();
+        if !welcome || crowd || !self.resources.welcomes(&self.book, addr) || !self.has_room(now) {
             return None;
         }
         let key = self.resources.key();

@@ -26,7 +26,7 @@ const REFUSED_FOR: Duration = Duration::from_secs(30);
 /// A peer that neither wants nor has anything may be replaced after this long, where there are too many.
 pub(super) const USELESS_AFTER: Duration = Duration::from_secs(60);
 /// Callers from one address, loopback aside: who wants to fill our places needs many addresses.
-const PER_ADDRESS: usize = 8;
+pub(super) const PER_ADDRESS: usize = 8;
 
 /// How many peers are dialled in a row: starting threads takes its time, and the first of them may have answered.
 const DIALS: usize = 16;
