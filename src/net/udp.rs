@@ -132,6 +132,9 @@ impl UdpPort {
                 Ok(ready) => ready,
                 Err(error) => {
                     log::debug!("the UDP port: {error}");
+                    if self.waker.stopped.load(Ordering::Acquire) {
+                        break;
+                    }
                     std::thread::park_timeout(AFTER_ERROR);
                     continue;
                 }

@@ -83,7 +83,7 @@ impl Owner {
     }
 
     /// Lets go of everything outside: peers, trackers, pieces in flight.
-    fn part(&mut self) {
+    pub(super) fn part(&mut self) {
         self.resting = None;
         for peer in self.peers.values_mut() {
             peer.dismiss();

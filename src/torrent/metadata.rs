@@ -256,6 +256,8 @@ impl Search {
     /// There is nothing from an earlier run.
     fn begin(&mut self) {
         if self.pause_wanted {
+            // Who called meanwhile goes.
+            self.halt();
             self.set_phase(Phase::Paused);
         } else {
             self.go();
@@ -388,13 +390,16 @@ impl Search {
         if self.candidates.len() < self.resources.config.peers.per_torrent {
             return true;
         }
-        let assembly = self.hunt.assembly.lock();
-        let useless = self.candidates.iter().filter(|(key, candidate)| {
-            let long = candidate.since.is_some_and(|since| now.duration_since(since) >= USELESS_AFTER);
-            long && !assembly.is_offering(**key)
-        });
-        if let Some((_, longest)) = useless.min_by_key(|(_, candidate)| candidate.since) {
-            longest.closer.close();
+        let longest = {
+            let assembly = self.hunt.assembly.lock();
+            let useless = self.candidates.iter().filter(|(key, candidate)| {
+                let long = candidate.since.is_some_and(|since| now.duration_since(since) >= USELESS_AFTER);
+                long && !assembly.is_offering(**key)
+            });
+            useless.min_by_key(|(_, candidate)| candidate.since).map(|(_, longest)| Arc::clone(&longest.closer))
+        };
+        if let Some(longest) = longest {
+            longest.close();
         }
         false
     }

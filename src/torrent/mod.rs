@@ -247,6 +247,8 @@ struct Owner {
     recording: bool,
     next_journal: Instant,
     next_tick: Instant,
+    /// When a pause that began with what a search for metadata had found lets go of that: whoever resumes at once has it.
+    part_at: Option<Instant>,
     haves: Haves,
     /// When peers that found nothing to ask for look whether others have become late: they wait for time to pass, not for
     /// anything to happen.
@@ -330,6 +332,7 @@ impl Owner {
             recording: false,
             next_journal: now,
             next_tick: now,
+            part_at: None,
             haves: Haves::new(now),
             next_look: None,
             refeed: false,
@@ -446,6 +449,7 @@ impl Owner {
                 self.recount();
                 self.finished = self.picker.wanted_left() == 0 && !self.is_looking();
                 if self.pause_wanted {
+                    self.part_at = Some(Instant::now() + KEPT);
                     self.set_phase(Phase::Paused);
                 } else {
                     self.set_phase(Phase::Running);
@@ -527,6 +531,8 @@ impl Owner {
 
 /// The least time that trackers have for a farewell, where peers took the rest of it.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// How long a torrent that is paused when its metadata is there keeps the peers and services of the search.
+const KEPT: Duration = Duration::from_secs(10);
 /// Silence after which we send a keep-alive: peers give up after two minutes (BEP 3).
 const KEEP_ALIVE: Duration = Duration::from_secs(100);
 

@@ -42,6 +42,7 @@ impl Owner {
                 self.feed_hungry(false);
                 self.settle();
             }
+            Phase::Paused if self.part_at.take_if(|at| *at <= now).is_some() => self.part(),
             Phase::Waiting(_, again) if now >= *again => {
                 self.set_phase(Phase::Running);
                 self.job(Job::Retry);

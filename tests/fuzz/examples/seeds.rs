@@ -70,7 +70,8 @@ fn blocklist() -> Vec<Seed> {
 fn lsd() -> Vec<Seed> {
     let torrents = vec![InfoHash::new([0x5a; 20]), InfoHash::new([0xa5; 20])];
     let announce = Announce { port: NonZeroU16::MIN, torrents, cookie: Some("8f3a11c2".into()) };
-    let others = b"BT-SEARCH * HTTP/1.1\r\nhost: x\r\nPORT:6881\r\nINFOHASH: 0123456789ABCDEF0123456789ABCDEF01234567\r\n\r\n";
+    let others =
+        b"BT-SEARCH * HTTP/1.1\r\nhost: x\r\nPORT:6881\r\nINFOHASH: 0123456789ABCDEF0123456789ABCDEF01234567\r\n\r\n";
     vec![("v4", announce.encode(GROUP_V4)), ("v6", announce.encode(GROUP_V6)), ("others", others.to_vec())]
 }
 
