@@ -115,7 +115,7 @@ impl Assembly {
         if offer.len != believed {
             offer.len = believed;
             offer.asked.clear();
-            self.copies.retain(|copy| copy.sole != Some(key));
+            self.tidy(key);
         }
         len.is_none() || believed.is_some()
     }
@@ -123,7 +123,7 @@ impl Assembly {
     /// A peer is gone. What it sent to a common copy stays.
     pub(crate) fn left(&mut self, key: PeerKey) {
         self.peers.remove(&key);
-        self.copies.retain(|copy| copy.sole != Some(key));
+        self.tidy(key);
     }
 
     /// The next piece to ask this peer for, if any: it counts as asked from here on.
@@ -236,6 +236,17 @@ impl Assembly {
         }
         self.copies.push(Copy { len, sole, pieces: BTreeMap::new(), last: now });
         Some(self.copies.len() - 1)
+    }
+
+    /// Drops the copies of a peer that is gone or says something else, and those that nobody has begun or claims any more.
+    fn tidy(&mut self, key: PeerKey) {
+        let claimed: BTreeSet<MetadataLen> = self.peers.values().filter_map(|offer| offer.len).collect();
+        self.copies.retain(|copy| {
+            copy.sole != Some(key) && (copy.sole.is_some() || !copy.pieces.is_empty() || claimed.contains(&copy.len))
+        });
+        if self.copies.is_empty() {
+            self.given_up.clear();
+        }
     }
 
     /// The right copy: whoever sent anything else is a liar.

@@ -44,6 +44,14 @@ impl DhtPart {
         self.node.status()
     }
 
+    /// Says once that no node of the DHT answers; the node has said it in the log.
+    pub(super) fn tell_if_alone(&mut self, shared: &Shared) {
+        if !self.said_alone && self.status().state == DhtState::Alone {
+            self.said_alone = true;
+            shared.tell(&Event::Dht(crate::discovery::ALONE.to_owned()));
+        }
+    }
+
     /// Looks for peers as soon as may be.
     pub(super) fn search_now(&self) {
         self.registration.search_now();
@@ -78,15 +86,12 @@ impl Owner {
         }
     }
 
-    /// Tells the node whether we have all, and says once that no node of the DHT answers; the node has said it in the log.
+    /// Tells the node whether we have all, and users that no node answers.
     pub(super) fn tell_dht(&mut self) {
         let Some(dht) = self.services.as_mut().and_then(Services::dht_mut) else { return };
         if std::mem::replace(&mut dht.said_seed, self.finished) != self.finished {
             dht.registration.set_seed(self.finished);
         }
-        if !dht.said_alone && dht.status().state == DhtState::Alone {
-            dht.said_alone = true;
-            self.shared.tell(&Event::Dht(crate::discovery::ALONE.to_owned()));
-        }
+        dht.tell_if_alone(&self.shared);
     }
 }

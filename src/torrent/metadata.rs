@@ -95,7 +95,7 @@ struct Search {
     /// Connections that were tried, ours and theirs.
     tried: usize,
     /// Addresses that a private torrent may use.
-    vouched: HashSet<SocketAddr>,
+    vouched: HashMap<SocketAddr, Source>,
     metainfo: Option<Metainfo>,
     /// What is known of the situation, for the ledger.
     situation: Activity,
@@ -135,7 +135,7 @@ impl Search {
             services: None,
             candidates: HashMap::new(),
             tried: 0,
-            vouched: HashSet::new(),
+            vouched: HashMap::new(),
             metainfo: None,
             situation: Activity::Files,
             next_tick: Instant::now(),
@@ -290,7 +290,8 @@ impl Search {
         let vouched = matches!(source, Source::Manual | Source::Magnet | Source::Tracker);
         for &addr in addrs {
             if vouched && self.vouched.len() < VOUCHED {
-                self.vouched.insert(addr);
+                let known = self.vouched.entry(addr).or_insert(source);
+                *known = source.min(*known);
             }
         }
     }
@@ -494,10 +495,11 @@ impl Search {
         self.services = None;
         self.book = self.resources.book();
         let now = Instant::now();
-        let vouched: Vec<SocketAddr> = self.vouched.iter().copied().collect();
-        self.resources.take_in(&mut self.book, Source::Tracker, None, &vouched);
+        for (&addr, &source) in &self.vouched {
+            self.resources.take_in(&mut self.book, source, None, &[addr]);
+        }
         for candidate in self.candidates.values() {
-            if !candidate.incoming && !self.vouched.contains(&candidate.addr) {
+            if !candidate.incoming && !self.vouched.contains_key(&candidate.addr) {
                 candidate.closer.close();
             } else {
                 self.book.dialled(candidate.addr, now);
@@ -545,6 +547,9 @@ impl Search {
             _ => {}
         }
         self.dial();
+        if let Some(dht) = self.services.as_mut().and_then(Services::dht_mut) {
+            dht.tell_if_alone(&self.shared);
+        }
         self.publish();
         let connected = self.candidates.values().any(|candidate| candidate.since.is_some());
         let situation = match self.phase {

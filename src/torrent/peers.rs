@@ -225,9 +225,17 @@ impl Owner {
             }
             Fact::Joined(link) => self.joined(link),
             // It was already on its way when the metadata came: it waits with the others.
-            Fact::Candidate { addr, .. } => self.book.connected(addr),
+            Fact::Candidate { addr, .. } => {
+                self.book.connected(addr);
+                self.shared.tell(&Event::PeerConnected(addr));
+            }
             Fact::CandidateGone { key, addr, why } => {
                 self.dialling.remove(&key);
+                if matches!(why, PeerError::Ourselves) {
+                    self.book.learn_self(addr);
+                } else if why.is_fault() {
+                    self.note(addr, Deed::Fault);
+                }
                 self.book.disconnected(addr, Instant::now(), matches!(why, PeerError::Stopped));
                 self.tell_gone(addr, &why);
                 self.dial();
