@@ -126,23 +126,23 @@ impl Seeds {
         let get = getting.add(self.metainfo.clone(), AddOptions::new(folder.path()))?;
         let begun = Instant::now();
         get.add_peer(seeding.listen_addrs()[0])?;
-        let (mut looks, mut last) = (HashMap::new(), None);
+        let mut looks = HashMap::new();
         // Threads are gone with the connection, so they are looked at while it lasts.
         while !get.wait(LOOK).is_final() {
             ensure!(begun.elapsed() < PATIENCE, "no progress");
             look(&mut looks)?;
-            let peer = get.peers().into_iter().next();
-            if let Some(peer) = peer.filter(|peer| peer.downloaded > self.len / 2) {
-                ensure!(peer.protection == protection, "the connection is not what it should be");
-                let busiest = |name: &str| {
-                    let of_kind = looks.values().filter(|(thread, _)| thread.starts_with(name));
-                    of_kind.map(|(_, seconds): &(String, f64)| *seconds).fold(0.0, f64::max)
-                };
-                last = Some((peer.downloaded as f64 / 1e6, busiest("tx-"), busiest("rx-")));
-            }
         }
-        let wall = self.len as f64 / 1e6 / begun.elapsed().as_secs_f64();
-        let (megabytes, sent, received) = last.context("too quick to be looked at; try --size 512")?;
+        let megabytes = self.len as f64 / 1e6;
+        let wall = megabytes / begun.elapsed().as_secs_f64();
+        look(&mut looks)?;
+        let right = get.explain().peers.iter().any(|peer| peer.protection == protection);
+        ensure!(right, "the connection is not what it should be");
+        let busiest = |name: &str| {
+            let of_kind = looks.values().filter(|(thread, _)| thread.starts_with(name));
+            of_kind.map(|(_, seconds): &(String, f64)| *seconds).fold(0.0, f64::max)
+        };
+        let (sent, received) = (busiest("tx-"), busiest("rx-"));
+        ensure!(sent > 0.0 && received > 0.0, "too quick to be looked at; try --size 512");
         Ok(Transfer { sender: megabytes / sent, receiver: megabytes / received, wall })
     }
 }
