@@ -14,8 +14,6 @@ use crate::PATIENCE;
 use crate::callers::{call, shake_hands};
 use crate::numbers::{percentiles, ran};
 
-/// The id by which ropewalk is told that a piece is gone (BEP 54), as its extension handshake says.
-const DONT_HAVE: u8 = 7;
 /// The chosen peer that measures messages.
 const PROBE: Ipv4Addr = Ipv4Addr::new(127, 99, 0, 1);
 
@@ -49,9 +47,8 @@ impl Probe {
         for _ in 0..segments {
             let mut out = Vec::new();
             for _ in 0..count {
-                // Each is news: a piece that it has is taken back by the next message.
-                let taken_back = Message::Extended { id: DONT_HAVE, payload: &[0; 4] };
-                if said % 2 == 0 { Message::Have(0) } else { taken_back }.encode_into(&mut out);
+                // Each is news: its interest is taken back by the next message.
+                if said % 2 == 0 { Message::Interested } else { Message::NotInterested }.encode_into(&mut out);
                 said += 1;
             }
             let before = ran(&thread)?;
