@@ -40,7 +40,7 @@ Examples:
 
   Something small for everybody (BEP 44), found by its hash; or by a key, which can say something new later:
   ropewalk dht put 'hello'
-  ropewalk dht get e5f96f6f38320f0f33959cb4d3d656452117aadb
+  ropewalk dht get e28910ea0adb94dd45ced75fbff3e135c01bc437
   ropewalk dht put 'hello again' --key my.key    (prints the public key)
   ropewalk dht get PUBLICKEY
 
