@@ -41,10 +41,13 @@ fn remade(payload: &Payload, change: impl FnOnce(&mut Creation)) -> Metainfo {
 #[test]
 fn sessions_find_each_other_by_the_dht_alone() {
     let payload = Payload::folder(PIECE, None);
-    let (_first, first) = node(LOCAL, &[]);
-    let (_second, second) = node(LOCAL, &[first]);
+    let (first_node, first) = node(LOCAL, &[]);
+    let (second_node, second) = node(LOCAL, &[first]);
+    assert!(second_node.wait_until_joined(PATIENCE));
     let seeder = Session::new(config(LOCAL, &[first])).unwrap();
     finish(&add(&seeder, &payload.metainfo, &payload.data(), &[]));
+    // Who finds others only does not look again for a while.
+    await_that("announced", || [&first_node, &second_node].iter().all(|node| node.status().stats.peers > 0));
     let leechers: Vec<_> = (0..3)
         .map(|number| {
             let folder = payload.empty_folder(&format!("out{number}"));
