@@ -188,6 +188,11 @@ fn a_folder_comes_from_aria2() {
 
 #[test]
 fn a_folder_comes_from_transmission() {
+    from_transmission("-et", get_from);
+}
+
+/// transmission-cli seeds a folder, with this option about encryption, and is there to be dialled.
+fn from_transmission(encryption: &str, get: impl FnOnce(&Payload, Network, u16) + Send) {
     if need::programs(&["transmission-cli"]) {
         Network::run_off_loopback(|network| {
             let tracker = Announces::start(network.ours, &[]);
@@ -195,9 +200,9 @@ fn a_folder_comes_from_transmission() {
             let port = Network::free_port(network.theirs);
             let data = payload.data();
             let job = Job { torrent: &payload.torrent(), dir: &data, ip: network.theirs };
-            let mut seeder = clients::transmission(&job, port, &payload.empty_folder("config"));
+            let mut seeder = clients::transmission(&job, port, &payload.empty_folder("config"), encryption);
             seeder.wait_for("Seeding");
-            get_from(&payload, network, port);
+            get(&payload, network, port);
         });
     }
 }
@@ -256,7 +261,7 @@ fn give_to_transmission(single: bool) {
             let folder = payload.empty_folder("out");
             let job = Job { torrent: &payload.torrent(), dir: &folder, ip: network.theirs };
             let port = Network::free_port(network.theirs);
-            let getter = clients::transmission(&job, port, &payload.empty_folder("config"));
+            let getter = clients::transmission(&job, port, &payload.empty_folder("config"), "-et");
             tracker.wait_for(&["event=completed"]);
             // It writes what it still holds on its way out.
             getter.interrupt();

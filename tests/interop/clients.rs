@@ -83,13 +83,9 @@ pub(crate) fn aria2(job: &Job<'_>, seed: bool, port: u16) -> Process {
     Process::start(command.arg(job.torrent))
 }
 
-/// transmission-cli, which goes on seeding until it is killed; it takes plaintext.
-pub(crate) fn transmission(job: &Job<'_>, port: u16, config: &Path) -> Process {
-    transmission_with(job, port, config, "-et")
-}
-
-/// The same with encryption tolerated (-et), preferred (-ep) or required (-er).
-pub(crate) fn transmission_with(job: &Job<'_>, port: u16, config: &Path, encryption: &str) -> Process {
+/// transmission-cli, which goes on seeding until it is killed, with encryption tolerated (-et), preferred (-ep) or required
+/// (-er).
+pub(crate) fn transmission(job: &Job<'_>, port: u16, config: &Path, encryption: &str) -> Process {
     let number = ["-et", "-ep", "-er"].iter().position(|option| *option == encryption);
     let settings = json!({
         "utp-enabled": false, "dht-enabled": false, "lpd-enabled": false, "pex-enabled": false, "encryption": number,

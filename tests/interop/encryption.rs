@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::announces::Announces;
 use super::clients::{self, Job};
-use super::{PIECE, add, finish, session_with};
+use super::{PIECE, add, finish, from_transmission, session_with};
 use crate::rig::need;
 use crate::rig::network::Network;
 use crate::rig::payload::Payload;
@@ -122,24 +122,15 @@ fn plaintext_where_we_never_encrypt_with_a_libtorrent_that_would() {
 
 /// transmission-cli seeds and is dialled, which it must be able to expect.
 fn get_from_transmission(ours: Encryption, theirs: &str) {
-    if need::programs(&["transmission-cli"]) {
-        Network::run_off_loopback(|network| {
-            let tracker = Announces::start(network.ours, &[]);
-            let payload = Payload::folder(PIECE, Some(&tracker.url()));
-            let port = Network::free_port(network.theirs);
-            let data = payload.data();
-            let job = Job { torrent: &payload.torrent(), dir: &data, ip: network.theirs };
-            let mut seeder = clients::transmission_with(&job, port, &payload.empty_folder("config"), theirs);
-            seeder.wait_for("Seeding");
-            let folder = payload.empty_folder("out");
-            let session = session_with(network.ours, ours);
-            let torrent = add(&session, &payload.metainfo, &folder, &[SocketAddr::new(network.theirs, port)]);
-            finish(&torrent);
-            assert_by(&torrent, Protection::Rc4);
-            session.shutdown();
-            payload.assert_in(&folder);
-        });
-    }
+    from_transmission(theirs, |payload, network, port| {
+        let folder = payload.empty_folder("out");
+        let session = session_with(network.ours, ours);
+        let torrent = add(&session, &payload.metainfo, &folder, &[SocketAddr::new(network.theirs, port)]);
+        finish(&torrent);
+        assert_by(&torrent, Protection::Rc4);
+        session.shutdown();
+        payload.assert_in(&folder);
+    });
 }
 
 /// transmission-cli learns of us from its tracker and calls us.
@@ -154,7 +145,7 @@ fn give_to_transmission(ours: Encryption, theirs: &str) {
             let folder = payload.empty_folder("out");
             let job = Job { torrent: &payload.torrent(), dir: &folder, ip: network.theirs };
             let port = Network::free_port(network.theirs);
-            let getter = clients::transmission_with(&job, port, &payload.empty_folder("config"), theirs);
+            let getter = clients::transmission(&job, port, &payload.empty_folder("config"), theirs);
             tracker.wait_for(&["event=completed"]);
             assert_by(&torrent, Protection::Rc4);
             // It writes what it still holds on its way out.
