@@ -369,6 +369,11 @@ impl Link {
         self.closer.close();
     }
 
+    /// Whether the connection is ended or about to be.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closer.is_closed()
+    }
+
     /// Where the time of the connection went up to now, what it is at, and where the writer's went.
     pub(crate) fn times(&self, now: Instant) -> (Times, Activity, Times) {
         let (mut connection, current) = {

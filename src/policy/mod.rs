@@ -12,6 +12,7 @@ mod limiter;
 mod picker;
 mod reputation;
 mod superseed;
+mod twins;
 mod window;
 
 pub use addresses::{
@@ -24,4 +25,5 @@ pub use limiter::{Bucket, RateMeter};
 pub use picker::{Mode, Picker, PieceState, Priority};
 pub use reputation::{Deed, NotRecords, Record, Reputation, Standing};
 pub use superseed::SuperSeeder;
+pub use twins::{DOUBT, Made, Stays, which_stays};
 pub use window::{Pace, RequestWindow};

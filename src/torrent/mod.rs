@@ -5,7 +5,7 @@
 //!
 //! - [`handle`]: what users see. [`inbox`]: all that can be told to an owner. [`reader`]: a file that is still arriving.
 //! - [`control`]: what an owner is told to do. [`peers`]: what it does about peers. [`giving`]: what it gives them.
-//!   [`trust`]: whom it trusts. [`exchange`]: what peers say of peers. [`work`]: who fetches what. [`status`]: ticks and
+//!   [`trust`]: whom it trusts. [`twins`]: peers that are connected twice. [`exchange`]: what peers say of peers. [`work`]: who fetches what. [`status`]: ticks and
 //!   snapshots.
 //! - [`dht`]: how it takes part in the distributed hash table.
 //! - [`desk`]: the pieces in flight. [`suspects`]: who lied. [`store`]: the thread that opens, checks and journals files.
@@ -32,6 +32,7 @@ mod status;
 mod store;
 mod suspects;
 mod trust;
+mod twins;
 pub(crate) mod verify;
 mod words;
 mod work;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::exchange::Acquaintance;
 use super::handle::Event;
+use super::twins::Doubt;
 use super::{Admission, Owner, Phase};
 use crate::bits::Bits;
 use crate::config::Encryption;
@@ -65,6 +66,8 @@ pub(super) struct Peer {
     /// Pieces that it refused to send, and until when it is not asked for them.
     pub(super) refused: HashMap<u32, Instant>,
     pub(super) snubs: u32,
+    /// It has an older connection that may be dead.
+    pub(super) doubt: Option<Doubt>,
     /// We let it go through no fault of its own.
     pub(super) dismissed: bool,
     /// The blocks that it had delivered at the last look.
@@ -98,6 +101,7 @@ impl Peer {
             listens: None,
             refused: HashMap::new(),
             snubs: 0,
+            doubt: None,
             dismissed: false,
             delivered: 0,
             down: (RateMeter::new(), 0),
@@ -272,20 +276,12 @@ impl Owner {
             self.book.set_plaintext_only(link.addr, link.protection == Protection::None);
         }
         let full = self.peers.len() >= self.resources.config.peers.per_torrent;
-        if full || !matches!(self.phase, Phase::Running) || !self.welcomes(link.addr) {
+        let doubt = if full || !matches!(self.phase, Phase::Running) || !self.welcomes(link.addr) {
             link.close();
-        } else if let Some(other) = self.peers.values().find(|peer| {
-            // An id is no secret: one that comes from elsewhere may be stolen, and must not cost its owner the connection.
-            peer.link.peer_id == link.peer_id && peer.link.addr.ip() == link.addr.ip()
-        }) {
-            // Two connections between the same two: both ends keep the one that the greater id made.
-            let ours_wins = self.resources.our_id.as_bytes() > link.peer_id.as_bytes();
-            if other.link.incoming != link.incoming && other.link.incoming == ours_wins {
-                other.link.close();
-            } else {
-                link.close();
-            }
-        }
+            None
+        } else {
+            self.meet_twin(&link, now)
+        };
         let pieces = self.shared.metainfo().layout().piece_count();
         log::debug!("{}: connected, {}", link.addr, link.peer_id.client_name());
         if !link.introduced {
@@ -295,6 +291,7 @@ impl Owner {
         self.name_our_node(&link);
         self.shared.ledger.joined(Arc::clone(&link));
         let mut peer = Peer::new(link, pieces);
+        peer.doubt = doubt;
         peer.standing = self.standing(peer.link.addr);
         peer.known_haves = self.haves.len();
         self.peers.insert(key, peer);

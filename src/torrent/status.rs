@@ -29,6 +29,7 @@ impl Owner {
                 self.snub_stalled(now);
                 self.share_memory();
                 self.drop_silent(now);
+                self.part_twins(now);
                 if now >= self.next_choke {
                     self.next_choke = now + ROUND;
                     self.choke_round(now);

@@ -23,6 +23,10 @@ use super::process::PATIENCE;
 /// `ETH_P_ALL` in the order of the network.
 const ALL_PACKETS: i32 = (3_u16.to_be()) as i32;
 
+/// The ends of the second cable.
+const HERE: &str = "02:00:00:00:02:01";
+const ASIDE: &str = "02:00:00:00:02:02";
+
 /// The cables, and both ends of them.
 pub(crate) struct Links {
     here: File,
@@ -63,11 +67,14 @@ impl Links {
     fn plug(&self) {
         self.here(|| {
             ip("link set lo up");
-            ip("link add a1 type veth peer name b1");
+            ip(&format!("link add a1 address {HERE} type veth peer name b1 address {ASIDE}"));
         });
         self.there(|| ip("link set lo up"));
         self.give_address("a1", ("b1", &self.aside), 2);
         self.aside(|| ip("addr add 10.1.0.2/32 dev b1"));
+        // The kernels have nothing to ask each other there, however long ago somebody has spoken.
+        self.here(|| ip(&format!("neigh replace 10.2.0.2 lladdr {ASIDE} dev a1 nud permanent")));
+        self.aside(|| ip(&format!("neigh replace 10.2.0.1 lladdr {HERE} dev b1 nud permanent")));
         self.plug_first();
         self.here(|| {
             ip("route add default via 10.2.0.2");

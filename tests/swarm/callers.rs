@@ -8,7 +8,7 @@ use ropewalk::wire::handshake::Reserved;
 use ropewalk::wire::message::Message;
 
 use crate::support::payload::Payload;
-use crate::support::scripted::{RESERVED, Wire};
+use crate::support::scripted::{RESERVED, Wire, random_id};
 use crate::support::{Client, PATIENCE, config};
 
 const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
@@ -57,7 +57,7 @@ fn a_caller_that_is_no_peer_is_hung_up_on() {
     let seeder = Seeder::new();
     for greeting in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 100], b"\x13BitTorrent protokol", b""] {
         let stream = seeder.plain();
-        let mut wire = Wire { stream, their_id: crate::support::scripted::random_id() };
+        let mut wire = Wire { stream, their_id: random_id() };
         wire.stream.write_all(greeting).unwrap();
         wire.expect_end();
     }
@@ -211,6 +211,24 @@ fn somebody_interested_does_not_cost_others_their_slots() {
         assert!(!matches!(message, Message::Choke), "choked although there are slots enough");
         matches!(message, Message::Piece { .. })
     });
+}
+
+#[test]
+fn a_peer_that_calls_again_is_served_although_its_older_connection_seems_to_stand() {
+    let seeder = Seeder::new();
+    let hash = seeder.payload.metainfo.info_hash();
+    let id = random_id();
+    let call = || Wire::call_as(LOOPBACK, seeder.client.addr(), hash, RESERVED, id).unwrap();
+    let mut older = call();
+    older.expect("have all", |message| matches!(message, Message::HaveAll));
+    let mut newer = call();
+    newer.send(&Message::Interested).unwrap();
+    newer.expect("unchoke", |message| matches!(message, Message::Unchoke));
+    // What a dead one would answer with a reset.
+    while !older.receive().unwrap().is_empty() {}
+    drop(older);
+    newer.send(&Message::Request { index: 0, begin: 0, len: 1 }).unwrap();
+    newer.expect("piece", |message| matches!(message, Message::Piece { index: 0, .. }));
 }
 
 #[test]
