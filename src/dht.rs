@@ -81,7 +81,7 @@ impl Node {
         let port = UdpPort::bind(options.bind.as_ref(), options.port);
         let port = port.map_err(|source| StartError::Port { port: options.port, source })?;
         let crew = Crew::new(1);
-        let handle = NodeHandle::start(port, options.dht, &crew);
+        let handle = NodeHandle::start(port, options.dht, Vec::new(), &crew);
         let handle = handle.map_err(|error| StartError::Thread(error.to_string()))?;
         handle.begin();
         Ok(Self { handle, crew })

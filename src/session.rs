@@ -24,6 +24,7 @@ use crate::discovery::{DhtStatus, LocalDiscovery, LocalListening, NodeHandle, Tl
 use crate::discovery::{MapState, PortMapSetup, PortMapper, Transport};
 use crate::metainfo::{InfoHash, Magnet, Metainfo};
 use crate::net::udp::UdpPort;
+use crate::net::utp::Refusal;
 use crate::net::{BindError, Closer, Listener, Outlet, bind_listener};
 use crate::peer::{self, BufferPool, Door, Incoming, PeerError, Valve};
 use crate::policy::IpFilter;
@@ -354,14 +355,15 @@ fn listen(config: &Config) -> Result<Vec<Listener>, SessionError> {
 }
 
 /// A node of the DHT, on the UDP port of the number that we listen on, so that one number serves both; or else on any. A
-/// session can do without.
+/// session can do without. Who calls there by uTP is told to call by TCP.
 fn start_dht(config: &Config, port: u16, crew: &Crew, outlet: &Arc<Outlet>) -> Option<NodeHandle> {
     let bind = |port| UdpPort::bind(config.listen.bind.as_ref(), port);
     let started = bind(port).or_else(|_| bind(0)).map_err(|error| format!("no UDP port: {error}"));
     let started = started.and_then(|mut port| {
         port.follow(Arc::clone(outlet));
         log::debug!("UDP on {:?}", port.addrs());
-        NodeHandle::start(port, config.dht.clone(), crew).map_err(|error| error.to_string())
+        let refusal = Refusal::new(std::array::from_fn(|_| fastrand::u64(..)), Instant::now());
+        NodeHandle::start(port, config.dht.clone(), vec![Box::new(refusal)], crew).map_err(|error| error.to_string())
     });
     started.inspect_err(|error| log::warn!("the DHT is not used: {error}")).ok()
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`bind`]: where every socket is made, bound as a person asked for. [`outlet`]: whether that is possible now.
 //! - `listener`: the ports that peers call. `stream`: a TCP connection.
+//! - `udp`: the UDP port and the protocols that share it. `utp`: what is said there to who calls by uTP.
 
 pub(crate) mod bind;
 mod halves;
@@ -10,6 +11,7 @@ pub(crate) mod mse;
 mod outlet;
 mod stream;
 pub(crate) mod udp;
+pub(crate) mod utp;
 mod whereabouts;
 
 pub use bind::BindError;

@@ -11,6 +11,7 @@ mod filter;
 mod limiter;
 mod picker;
 mod reputation;
+mod source_limits;
 mod superseed;
 mod twins;
 mod window;
@@ -24,6 +25,7 @@ pub use filter::{BadLine, BlocklistError, IpFilter, IpFilterBuilder, ListSummary
 pub use limiter::{Bucket, RateMeter};
 pub use picker::{Mode, Picker, PieceState, Priority};
 pub use reputation::{Deed, NotRecords, Record, Reputation, Standing};
+pub(crate) use source_limits::SourceLimits;
 pub use superseed::SuperSeeder;
 pub use twins::{DOUBT, Made, Stays, which_stays};
 pub use window::{Pace, RequestWindow};

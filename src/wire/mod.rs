@@ -1,9 +1,9 @@
 //! Bytes of the peer and tracker protocols to types and back.
 //!
 //! It owns the layouts: the handshake and messages between peers (BEP 3, 6, 10, 11), the requests and replies of trackers
-//! (BEP 3, 15, 23), the messages between nodes of the DHT (BEP 5), the items that they store (BEP 44), and what is announced
-//! on the local network (BEP 14). It refuses sockets, clocks and randomness, and whatever a length field claims beyond the bytes
-//! that are there: lengths are checked before anything is allocated.
+//! (BEP 3, 15, 23), the messages between nodes of the DHT (BEP 5), the items that they store (BEP 44), what is announced on
+//! the local network (BEP 14), and the header of uTP (BEP 29). It refuses sockets, clocks and randomness, and whatever a
+//! length field claims beyond the bytes that are there: lengths are checked before anything is allocated.
 
 use std::net::IpAddr;
 
@@ -17,6 +17,7 @@ pub mod message;
 pub mod metadata;
 pub mod pex;
 pub mod tracker;
+pub mod utp;
 
 /// The bytes ended before the value did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

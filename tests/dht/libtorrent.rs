@@ -3,21 +3,21 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ropewalk::Session;
 use ropewalk::dht::DhtEvent;
 use ropewalk::wire::item::{Item, ItemValue};
+use ropewalk::{AddOptions, Event, Magnet, Session};
 use serde_json::{Value, json};
 
-use super::{PIECE, add, config, finish, node};
+use super::{PIECE, add, await_that, config, finish, node};
 use crate::rig::need;
 use crate::rig::network::Network;
 use crate::rig::payload::Payload;
-use crate::rig::process::Process;
+use crate::rig::process::{PATIENCE, Process};
 
-/// A node, with a torrent or without; prints `listening PORT`, `joined N`, `done` when it has everything, `put TARGET`
-/// when its item is stored, `got VALUE` when it found one.
+/// A node, with a torrent or without, which it looks for in the DHT unless it is told who has it; prints `listening PORT`, `joined N`, `announcing` when it does that first, `block`
+/// when it has one, `done` when it has everything, `put TARGET` when its item is stored, `got VALUE` when it found one.
 const LIBTORRENT: &str = r#"
 import json, sys, time, libtorrent as lt
 o = json.loads(sys.argv[1])
@@ -30,10 +30,10 @@ s = lt.session({"listen_interfaces": o["listen"], "enable_dht": True, "enable_ls
         & ~lt.alert.category_t.session_log_notification & ~lt.alert.category_t.torrent_log_notification
         & ~lt.alert.category_t.picker_log_notification & ~lt.alert.category_t.dht_log_notification
         & ~lt.alert.category_t.dht_operation_notification & ~lt.alert.category_t.port_mapping_log_notification
-        & ~lt.alert.category_t.piece_progress_notification & ~lt.alert.category_t.block_progress_notification})
+        & ~lt.alert.category_t.piece_progress_notification, **o["settings"]})
 print("listening", s.listen_port(), flush=True)
 for ip, port in o["nodes"]: s.add_dht_node((ip, port))
-joined, asked, last, h = False, False, 0, None
+joined, asked, blocks, last, h = False, False, 0, 0, None
 while True:
     s.wait_for_alert(200)
     if not joined:
@@ -44,18 +44,25 @@ while True:
         if o.get("put") and not asked:
             asked = True
             print("putting", s.dht_put_immutable_item(o["put"]), flush=True)
-        if o.get("torrent") and h is None:
-            p = lt.load_torrent_file(o["torrent"])
+        if o.get("dir") and h is None:
+            p = lt.parse_magnet_uri(o["magnet"]) if o.get("magnet") else lt.load_torrent_file(o["torrent"])
             p.save_path = o["dir"]
             p.flags &= ~lt.torrent_flags.auto_managed & ~lt.torrent_flags.paused
             if o["seed"]: p.flags |= lt.torrent_flags.seed_mode
+            if o.get("peers"): p.flags |= lt.torrent_flags.disable_dht
             h = s.add_torrent(p)
+            print("announcing", flush=True)
+            for ip, port in o.get("peers", []): h.connect_peer((ip, port))
         if h is not None: h.force_dht_announce()
     for a in s.pop_alerts():
         if isinstance(a, lt.dht_stats_alert):
             n = sum(b["num_nodes"] for b in a.routing_table)
             if n >= o["wait"] and not joined: joined = True; print("joined", n, flush=True)
         elif isinstance(a, lt.torrent_finished_alert) and not o["seed"]: h.flush_cache()
+        elif isinstance(a, lt.block_finished_alert):
+            blocks += 1
+            if blocks == 1: print("block", flush=True)
+        elif isinstance(a, (lt.block_downloading_alert, lt.block_uploaded_alert)): pass
         elif isinstance(a, lt.cache_flushed_alert): print("done", flush=True)
         elif isinstance(a, lt.dht_put_alert): print("put", a.target, a.num_success, flush=True)
         elif isinstance(a, lt.dht_immutable_item_alert): print("got", a.item, flush=True)
@@ -64,9 +71,9 @@ while True:
 
 /// Starts libtorrent, which begins with these nodes.
 fn start(ip: IpAddr, nodes: &[SocketAddr], more: &Value) -> (Process, SocketAddr) {
-    let nodes: Vec<_> = nodes.iter().map(|node| json!([node.ip().to_string(), node.port()])).collect();
     let wait = usize::from(!nodes.is_empty());
-    let mut options = json!({ "listen": format!("{ip}:0"), "nodes": nodes, "wait": wait, "seed": false });
+    let mut options =
+        json!({ "listen": format!("{ip}:0"), "nodes": places(nodes), "wait": wait, "seed": false, "settings": {} });
     for (key, value) in more.as_object().unwrap() {
         options[key] = value.clone();
     }
@@ -75,8 +82,128 @@ fn start(ip: IpAddr, nodes: &[SocketAddr], more: &Value) -> (Process, SocketAddr
     (process, SocketAddr::new(ip, port))
 }
 
-fn torrent(payload: &Payload, dir: &Path, seed: bool) -> Value {
+fn torrent_at(payload: &Payload, dir: &Path, seed: bool) -> Value {
     json!({ "torrent": payload.torrent(), "dir": dir, "seed": seed })
+}
+
+fn places(addrs: &[SocketAddr]) -> Value {
+    addrs.iter().map(|addr| json!([addr.ip().to_string(), addr.port()])).collect()
+}
+
+/// What libtorrent does by default, where the script chooses otherwise.
+fn as_it_is() -> Value {
+    json!({ "enable_outgoing_utp": true, "enable_incoming_utp": true, "allow_multiple_connections_per_ip": false })
+}
+
+/// libtorrent has tried uTP, was sent on, and has dialled by TCP: in this order, and without having waited in vain.
+fn assert_sent_on(theirs: &mut Process) {
+    theirs.wait_for("outgoing connection to peer (uTP)");
+    let end = theirs.wait_for("disconnecting (uTP)");
+    assert!(end.contains("reset by peer"), "{end}");
+    theirs.wait_for("outgoing connection to peer (TCP)");
+}
+
+/// That much for looking, metadata and the first block, from the first announce to it; some half a second of it is how
+/// often libtorrent dials. It would wait longer for an answer by uTP.
+const SOON: Duration = Duration::from_secs(3);
+
+#[test]
+fn libtorrent_that_tries_utp_gives_metadata_and_content_by_tcp_at_once() {
+    if !need::libtorrent() {
+        return;
+    }
+    let payload = Payload::single(3_000_000, 4096, None);
+    Network::run(|network| {
+        // Nobody else tells of either, so that it is libtorrent who dials.
+        let (_node, addr) = node(network.ours, &[]);
+        let session = Session::new(config(network.ours, &[])).unwrap();
+        let folder = payload.empty_folder("out");
+        let torrent = session.add_magnet(Magnet::new(payload.metainfo.info_hash()), AddOptions::new(&folder)).unwrap();
+        let mut more = torrent_at(&payload, &payload.data(), true);
+        (more["peers"], more["settings"]) = (places(&session.listen_addrs()), as_it_is());
+        let (mut theirs, _) = start(network.theirs, &[addr], &more);
+        assert_sent_on(&mut theirs);
+        finish(&torrent);
+        assert_eq!(torrent.explain().connected, 1);
+        session.shutdown();
+        payload.assert_in(&folder);
+    });
+}
+
+#[test]
+fn libtorrent_that_tries_utp_gets_metadata_and_content_by_tcp_at_once() {
+    if !need::libtorrent() {
+        return;
+    }
+    let payload = Payload::single(3_000_000, 4096, None);
+    Network::run(|network| {
+        let (_node, addr) = node(network.ours, &[]);
+        let session = Session::new(config(network.ours, &[])).unwrap();
+        finish(&add(&session, &payload.metainfo, &payload.data(), &[]));
+        let folder = payload.empty_folder("out");
+        let magnet = Magnet::new(payload.metainfo.info_hash()).to_string();
+        let peers = places(&session.listen_addrs());
+        let more = json!({ "magnet": magnet, "dir": folder, "peers": peers, "settings": as_it_is() });
+        let (mut theirs, _) = start(network.theirs, &[addr], &more);
+        assert_sent_on(&mut theirs);
+        theirs.wait_for("done");
+        payload.assert_bytes_in(&folder);
+    });
+}
+
+#[test]
+fn a_link_is_answered_soon_by_libtorrent_as_it_is_by_default() {
+    if !need::libtorrent() {
+        return;
+    }
+    let payload = Payload::single(3_000_000, 4096, None);
+    Network::run(|network| {
+        let (node, addr) = node(network.ours, &[]);
+        let session = Session::new(config(network.ours, &[addr])).unwrap();
+        let folder = payload.empty_folder("out");
+        let torrent = session.add_magnet(Magnet::new(payload.metainfo.info_hash()), AddOptions::new(&folder)).unwrap();
+        let events = torrent.events();
+        // From here on each finds the other: both may dial, at the same moment even.
+        await_that("announced", || node.status().stats.peers > 0);
+        let mut more = torrent_at(&payload, &payload.data(), true);
+        more["settings"] = as_it_is();
+        let (mut theirs, _) = start(network.theirs, &[addr], &more);
+        theirs.wait_for("announcing");
+        let begun = Instant::now();
+        while !matches!(events.recv_timeout(PATIENCE).unwrap(), Event::Piece { .. }) {}
+        let took = begun.elapsed();
+        log::info!("the first piece after {took:?}");
+        assert!(took < SOON, "{took:?}");
+        finish(&torrent);
+        session.shutdown();
+        payload.assert_in(&folder);
+    });
+}
+
+#[test]
+fn a_link_at_libtorrent_as_it_is_by_default_is_answered_soon() {
+    if !need::libtorrent() {
+        return;
+    }
+    let payload = Payload::single(3_000_000, 4096, None);
+    Network::run(|network| {
+        let (node, addr) = node(network.ours, &[]);
+        let session = Session::new(config(network.ours, &[addr])).unwrap();
+        finish(&add(&session, &payload.metainfo, &payload.data(), &[]));
+        await_that("announced", || node.status().stats.peers > 0);
+        let folder = payload.empty_folder("out");
+        let magnet = Magnet::new(payload.metainfo.info_hash()).to_string();
+        let more = json!({ "magnet": magnet, "dir": folder, "settings": as_it_is() });
+        let (mut theirs, _) = start(network.theirs, &[addr], &more);
+        theirs.wait_for("announcing");
+        let begun = Instant::now();
+        theirs.wait_until("block", |line| (line == "block").then_some(()));
+        let took = begun.elapsed();
+        log::info!("the first block after {took:?}");
+        assert!(took < SOON, "{took:?}");
+        theirs.wait_for("done");
+        payload.assert_bytes_in(&folder);
+    });
 }
 
 #[test]
@@ -90,7 +217,7 @@ fn libtorrent_finds_what_ropewalk_announced() {
         let seeder = Session::new(config(network.ours, &[addr])).unwrap();
         finish(&add(&seeder, &payload.metainfo, &payload.data(), &[]));
         let folder = payload.empty_folder("out");
-        let (mut theirs, _) = start(network.theirs, &[addr], &torrent(&payload, &folder, false));
+        let (mut theirs, _) = start(network.theirs, &[addr], &torrent_at(&payload, &folder, false));
         theirs.wait_for("joined");
         theirs.wait_for("done");
         payload.assert_bytes_in(&folder);
@@ -106,7 +233,7 @@ fn ropewalk_finds_what_libtorrent_announced() {
     Network::run(|network| {
         // Between them there is only another libtorrent.
         let (_middle, middle) = start(network.theirs, &[], &json!({}));
-        let (mut theirs, _) = start(network.theirs, &[middle], &torrent(&payload, &payload.data(), true));
+        let (mut theirs, _) = start(network.theirs, &[middle], &torrent_at(&payload, &payload.data(), true));
         theirs.wait_for("joined");
         let folder = payload.empty_folder("out");
         let leecher = Session::new(config(network.ours, &[middle])).unwrap();

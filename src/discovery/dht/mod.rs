@@ -29,13 +29,11 @@
 //! - `table`: who is known, in buckets (BEP 5), per family (BEP 32);
 //! - `lookup`: one iterative lookup; `search`: what a command makes of it, over both families;
 //! - `ours`: our queries that wait for an answer;
-//! - `answer`: answers to others (BEP 5, 33, 43, 44, 51); `tokens`, `store`, `limits`: who may store, what, and how much
-//!   is given to whom;
+//! - `answer`: answers to others (BEP 5, 33, 43, 44, 51); `tokens`, `store`: who may store, and what;
 //! - `side`: one family: keeping the table fresh, finding into the network; `votes`: our own address (BEP 42).
 
 mod answer;
 mod event;
-mod limits;
 mod lookup;
 mod ours;
 mod search;
@@ -55,6 +53,7 @@ use std::time::{Duration, Instant};
 
 use crate::hash::sha1;
 use crate::metainfo::InfoHash;
+use crate::policy::SourceLimits;
 use crate::wire::item::Item;
 use crate::wire::krpc::{Body, Message, Method, NodeId, NodeInfo, RemoteError, Reply, Scrape, Want};
 use crate::wire::tracker::Family;
@@ -62,7 +61,6 @@ use crate::wire::tracker::Family;
 pub use event::{AnnouncePort, DhtEvent, DhtSettings, DhtStats, LookupId, SampleFrom, SavedDht, Summary};
 pub use store::StoreLimits;
 
-use limits::SourceLimits;
 use ours::{Overdue, Pending, Use};
 use search::{Purpose, Search};
 use side::Side;
@@ -71,6 +69,9 @@ use tokens::Tokens;
 
 /// `v`: this client.
 const VERSION: [u8; 4] = *b"RW01";
+
+/// Sets of places for sources that are limited: 256 KiB.
+const SOURCES: usize = 4096;
 
 /// How many datagrams may wait to be taken out; answers beyond them are dropped.
 const MAX_QUEUED: usize = 4096;
@@ -122,7 +123,7 @@ impl Dht {
             sides: [side(Family::V4, saved.id_v4, "id4"), side(Family::V6, saved.id_v6, "id6")],
             items: ItemStore::new(&settings.store),
             tokens: Tokens::new(derived("tokens"), now),
-            limits: SourceLimits::new(settings.bytes_per_source, [number("limits"), number("places")], now),
+            limits: SourceLimits::new(settings.bytes_per_source, SOURCES, [number("limits"), number("places")], now),
             searches: BTreeMap::new(),
             next_lookup: 0,
             crowded: false,

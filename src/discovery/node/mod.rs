@@ -133,8 +133,13 @@ enum Order {
 pub(crate) type Question = Box<dyn FnOnce(&mut Dht, Instant) -> LookupId + Send>;
 
 impl NodeHandle {
-    /// Starts the thread `udp` on a port, with a node that begins when it is needed.
-    pub(crate) fn start(port: UdpPort, config: DhtConfig, crew: &Crew) -> Result<Self, NoThread> {
+    /// Starts the thread `udp` on a port, with a node that begins when it is needed, and what else there is `beside` it.
+    pub(crate) fn start(
+        port: UdpPort,
+        config: DhtConfig,
+        beside: Vec<Box<dyn Protocol>>,
+        crew: &Crew,
+    ) -> Result<Self, NoThread> {
         let shared = Arc::new(Shared {
             desk: Mutex::default(),
             waker: port.waker(),
@@ -143,8 +148,9 @@ impl NodeHandle {
             status: Mutex::default(),
             next: AtomicU64::new(0),
         });
-        let mut node: [Box<dyn Protocol>; 1] = [Box::new(Node::new(Arc::clone(&shared), config))];
-        crew.spawn("udp".into(), STACK, move || port.run(&mut node))?;
+        let mut protocols = beside;
+        protocols.push(Box::new(Node::new(Arc::clone(&shared), config)));
+        crew.spawn("udp".into(), STACK, move || port.run(&mut protocols))?;
         Ok(Self { shared })
     }
 

@@ -6,18 +6,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::is_private;
+use super::Reach;
 
 /// How many sources compete for a place.
 const WAYS: usize = 4;
 
-/// Sets of places, a power of two. With [`WAYS`] places of 16 bytes each: 256 KiB.
-const SETS: usize = 4096;
-
 /// What a source that has been quiet may draw at once, in seconds of the rate.
 const BURST_SECONDS: u64 = 10;
 
-pub(super) struct SourceLimits {
+pub(crate) struct SourceLimits {
     places: Box<[Place]>,
     key: [u64; 2],
     /// Bytes a second; `None` is no limit.
@@ -33,16 +30,17 @@ struct Place {
 }
 
 impl SourceLimits {
-    /// `key` keeps others from choosing sources that share places; all its bits should be random.
-    pub(super) fn new(rate: Option<u32>, key: [u64; 2], now: Instant) -> Self {
+    /// `rate` bytes a second for each source, with `sets` (not 0) of [`WAYS`] places of 16 bytes. `key` keeps others from
+    /// choosing sources that share places; all its bits should be random.
+    pub(crate) fn new(rate: Option<u32>, sets: usize, key: [u64; 2], now: Instant) -> Self {
         let rate = rate.map(|rate| rate.max(1));
-        let places = if rate.is_some() { SETS * WAYS } else { 0 };
+        let places = if rate.is_some() { sets.max(1) * WAYS } else { 0 };
         let places = vec![Place::default(); places].into();
         Self { places, key: [key[0], key[1] | 1], rate, start: now }
     }
 
     /// Whether this source may draw something now.
-    pub(super) fn allows(&self, from: SocketAddr, now: Instant) -> bool {
+    pub(crate) fn allows(&self, from: SocketAddr, now: Instant) -> bool {
         if self.rate.is_none() {
             return true;
         }
@@ -52,7 +50,7 @@ impl SourceLimits {
     }
 
     /// Takes note that this source has drawn so many bytes.
-    pub(super) fn charge(&mut self, from: SocketAddr, bytes: usize, now: Instant) {
+    pub(crate) fn charge(&mut self, from: SocketAddr, bytes: usize, now: Instant) {
         let Some(rate) = self.rate else { return };
         let now = self.millis(now);
         let (set, tag) = self.place(from);
@@ -75,14 +73,15 @@ impl SourceLimits {
     fn place(&self, from: SocketAddr) -> (usize, u32) {
         let ip = from.ip().to_canonical();
         // On a private network one address may have many nodes, as in tests; nobody forges those from outside.
-        let port = if is_private(ip) { u64::from(from.port()) << 1 | 1 } else { 0 };
+        let is_near = matches!(Reach::of(ip), Reach::Private | Reach::Link | Reach::Machine);
+        let port = if is_near { u64::from(from.port()) << 1 | 1 } else { 0 };
         let source = match ip {
             IpAddr::V4(ip) => u64::from(ip.to_bits()),
             // One customer has at least a /64.
             IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
         };
         let hash = fold(fold(source ^ self.key[0], self.key[1]) ^ port, self.key[1] ^ self.key[0] | 1);
-        ((hash as usize % SETS) * WAYS, (hash >> 32) as u32)
+        ((hash as usize % (self.places.len() / WAYS)) * WAYS, (hash >> 32) as u32)
     }
 }
 
@@ -103,8 +102,9 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
     use std::time::{Duration, Instant};
 
-    use super::{SETS, SourceLimits, WAYS};
+    use super::{SourceLimits, WAYS};
 
+    const SETS: usize = 4096;
     const KEY: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
 
     fn v4(n: u32) -> SocketAddr {
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn a_source_draws_a_burst_and_then_its_rate() {
         let now = Instant::now();
-        let mut limits = SourceLimits::new(Some(1000), KEY, now);
+        let mut limits = SourceLimits::new(Some(1000), SETS, KEY, now);
         let drawn = |limits: &mut SourceLimits, now| {
             (0..).take_while(|_| limits.allows(v4(1), now).then(|| limits.charge(v4(1), 100, now)).is_some()).count()
         };
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_million_sources_take_no_room_and_do_not_wash_out_one_that_draws_too_much() {
         let now = Instant::now();
-        let mut limits = SourceLimits::new(Some(1000), KEY, now);
+        let mut limits = SourceLimits::new(Some(1000), SETS, KEY, now);
         let greedy = v4(0);
         while limits.allows(greedy, now) {
             limits.charge(greedy, 1000, now);
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn neighbours_within_a_64_are_one_source_and_private_addresses_are_told_apart_by_port() {
         let now = Instant::now();
-        let mut limits = SourceLimits::new(Some(1), KEY, now);
+        let mut limits = SourceLimits::new(Some(1), SETS, KEY, now);
         let spent = |limits: &mut SourceLimits, from: &str, to: &str| {
             limits.charge(from.parse().unwrap(), 1000, now);
             !limits.allows(to.parse().unwrap(), now)
