@@ -7,8 +7,9 @@ use std::sync::Arc;
 use crossbeam_channel::TrySendError;
 
 use super::handle::{Event, Shared};
+use super::peers::Peer;
 use super::services::Services;
-use super::{Inbox, Owner, Resources};
+use super::{Inbox, Owner, Phase, Resources};
 use crate::discovery::{DhtState, DhtStatus, NodeHandle, Registration};
 use crate::peer::{Link, Outgoing, PeerKey};
 use crate::policy::Source;
@@ -22,6 +23,8 @@ pub(super) struct DhtPart {
     said_alone: bool,
     /// What the node was told of our having all.
     said_seed: bool,
+    /// What it was told of our lacking peers.
+    said_lacking: bool,
 }
 
 impl DhtPart {
@@ -37,7 +40,7 @@ impl DhtPart {
         let port = Some(resources.port).filter(|&port| port != 0);
         let registration = node.register(shared.info_hash, port, Box::new(found));
         node.add_names(nodes);
-        Some(Self { node, registration, said_alone: false, said_seed: false })
+        Some(Self { node, registration, said_alone: false, said_seed: false, said_lacking: false })
     }
 
     pub(super) fn status(&self) -> DhtStatus {
@@ -49,6 +52,13 @@ impl DhtPart {
         if !self.said_alone && self.status().state == DhtState::Alone {
             self.said_alone = true;
             shared.tell(&Event::Dht(crate::discovery::ALONE.to_owned()));
+        }
+    }
+
+    /// Tells the node whether nothing comes from the peers that we know.
+    pub(super) fn tell_lacking(&mut self, lacking: bool) {
+        if std::mem::replace(&mut self.said_lacking, lacking) != lacking {
+            self.registration.set_lacking(lacking);
         }
     }
 
@@ -86,12 +96,18 @@ impl Owner {
         }
     }
 
-    /// Tells the node whether we have all, and users that no node answers.
+    /// Tells the node whether we have all and whether we lack peers, and users that no node answers.
     pub(super) fn tell_dht(&mut self) {
+        let serves = |peer: &Peer| peer.we_interested && !peer.choking_us;
+        let lacking = matches!(self.phase, Phase::Running)
+            && !self.finished
+            && !self.is_looking()
+            && !self.peers.values().any(serves);
         let Some(dht) = self.services.as_mut().and_then(Services::dht_mut) else { return };
         if std::mem::replace(&mut dht.said_seed, self.finished) != self.finished {
             dht.registration.set_seed(self.finished);
         }
+        dht.tell_lacking(lacking);
         dht.tell_if_alone(&self.shared);
     }
 }

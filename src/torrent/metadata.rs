@@ -547,7 +547,9 @@ impl Search {
             _ => {}
         }
         self.dial();
+        let offered = self.hunt.assembly.lock().progress().0 > 0;
         if let Some(dht) = self.services.as_mut().and_then(Services::dht_mut) {
+            dht.tell_lacking(!offered);
             dht.tell_if_alone(&self.shared);
         }
         self.publish();

@@ -17,6 +17,9 @@ const INTERVAL: Duration = Duration::from_secs(15 * 60);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// How much longer each such wait is than the one before.
 const LONGER: u32 = 3;
+/// How soon a torrent is looked up again that lacks peers although somebody was found, such as downloaders that have
+/// nothing yet; each time in a row it takes twice as long.
+const LACKING: Duration = Duration::from_secs(30);
 /// Torrents that are looked up at the same time: a session of thousands must not flood its own line.
 const AT_ONCE: usize = 8;
 /// Addresses of one torrent that wait for its owner; what is more is let go of.
@@ -45,6 +48,11 @@ struct Torrent {
     step: Step,
     /// How long to wait where nobody was found.
     wait: Duration,
+    /// Nothing comes from whom it knows.
+    lacking: bool,
+    /// When it is looked up as long as it lacks peers, and how long to wait after that.
+    sooner: Option<Instant>,
+    patience: Duration,
     waiting: Vec<SocketAddr>,
     /// When the owner is offered what waits.
     offer: Option<Instant>,
@@ -81,8 +89,19 @@ impl Announces {
             Some(Torrent { step: Step::Running { somebody, .. }, .. }) => Step::Running { somebody, again: true },
             _ => Step::Next(now),
         };
-        let torrent =
-            Torrent { number, port, seed: false, found, step, wait: FIRST_RETRY, waiting: Vec::new(), offer: None };
+        let torrent = Torrent {
+            number,
+            port,
+            seed: false,
+            found,
+            step,
+            wait: FIRST_RETRY,
+            lacking: false,
+            sooner: None,
+            patience: LACKING,
+            waiting: Vec::new(),
+            offer: None,
+        };
         self.torrents.insert(info_hash, torrent);
     }
 
@@ -103,12 +122,17 @@ impl Announces {
         }
     }
 
+    /// Whether nothing comes from whom a torrent knows, so that it is looked up more often.
+    pub(super) fn set_lacking(&mut self, info_hash: &InfoHash, lacking: bool) {
+        if let Some(torrent) = self.torrents.get_mut(info_hash) {
+            torrent.lacking = lacking;
+        }
+    }
+
     /// Looks a torrent up as soon as may be.
     pub(super) fn hurry(&mut self, info_hash: &InfoHash, now: Instant) {
-        match self.torrents.get_mut(info_hash).map(|torrent| &mut torrent.step) {
-            Some(Step::Next(next)) => *next = now.min(*next),
-            Some(Step::Running { again, .. }) => *again = true,
-            None => {}
+        if let Some(torrent) = self.torrents.get_mut(info_hash) {
+            torrent.hurry(now);
         }
     }
 
@@ -116,10 +140,7 @@ impl Announces {
     pub(super) fn hurry_all(&mut self, now: Instant) {
         for torrent in self.torrents.values_mut().filter(|torrent| torrent.wait < INTERVAL) {
             torrent.wait = FIRST_RETRY;
-            match &mut torrent.step {
-                Step::Next(next) => *next = now.min(*next),
-                Step::Running { again, .. } => *again = true,
-            }
+            torrent.hurry(now);
         }
     }
 
@@ -128,7 +149,7 @@ impl Announces {
         if self.running >= AT_ONCE {
             return None;
         }
-        let due = |torrent: &Torrent| matches!(torrent.step, Step::Next(next) if next <= now);
+        let due = |torrent: &Torrent| torrent.due().is_some_and(|due| due <= now);
         let (info_hash, torrent) = self.torrents.iter_mut().find(|(_, torrent)| due(torrent))?;
         torrent.step = Step::Running { somebody: false, again: false };
         self.running += 1;
@@ -160,6 +181,10 @@ impl Announces {
         let wait = if somebody { interval } else { torrent.wait.min(interval) };
         torrent.wait = if somebody { INTERVAL } else { (torrent.wait * LONGER).min(INTERVAL) };
         torrent.step = Step::Next(if again { now } else { now + wait });
+        torrent.sooner = somebody.then_some(now + torrent.patience);
+        if somebody {
+            torrent.patience = if torrent.lacking { torrent.patience * 2 } else { LACKING };
+        }
     }
 
     /// Offers owners what waits for them.
@@ -174,15 +199,27 @@ impl Announces {
     /// When something is due next.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let full = self.running >= AT_ONCE;
-        let lookup = |torrent: &Torrent| match torrent.step {
-            Step::Next(next) if !full => Some(next),
-            _ => None,
-        };
+        let lookup = |torrent: &Torrent| torrent.due().filter(|_| !full);
         self.torrents.values().flat_map(|torrent| lookup(torrent).into_iter().chain(torrent.offer)).min()
     }
 }
 
 impl Torrent {
+    /// When it is looked up next; `None` while it is.
+    fn due(&self) -> Option<Instant> {
+        match self.step {
+            Step::Next(next) => Some(self.sooner.filter(|_| self.lacking).map_or(next, |sooner| sooner.min(next))),
+            Step::Running { .. } => None,
+        }
+    }
+
+    fn hurry(&mut self, now: Instant) {
+        match &mut self.step {
+            Step::Next(next) => *next = now.min(*next),
+            Step::Running { again, .. } => *again = true,
+        }
+    }
+
     fn offer(&mut self, now: Instant) {
         if self.waiting.is_empty() || (self.found)(&self.waiting) {
             self.waiting.clear();
@@ -254,6 +291,29 @@ mod tests {
             })
             .collect();
         assert_eq!(waits, [1, 3, 9, 27, 81, 243, 729, 900, 900]);
+    }
+
+    #[test]
+    fn who_gets_nothing_from_whom_was_found_looks_again_sooner_and_less_and_less_often() {
+        let now = Instant::now();
+        let mut announces = one(now);
+        announces.set_lacking(&hash(0), true);
+        announces.poll_lookup(now).unwrap();
+        let wait = |announces: &mut Announces| {
+            announces.found(&hash(0), &[peer(7)], now);
+            announces.ended(&hash(0), now);
+            next(announces, now)
+        };
+        let waits: Vec<_> = (0..7).map(|_| wait(&mut announces)).collect();
+        assert_eq!(waits, [30, 60, 120, 240, 480, 900, 900]);
+        // Once something comes, it is as for all others, and the next time it begins anew.
+        announces.set_lacking(&hash(0), false);
+        assert_eq!(wait(&mut announces), 900);
+        announces.found(&hash(0), &[peer(7)], now);
+        announces.ended(&hash(0), now);
+        assert_eq!(announces.poll_timeout(), Some(now + INTERVAL));
+        announces.set_lacking(&hash(0), true);
+        assert_eq!(next(&mut announces, now), 30);
     }
 
     #[test]

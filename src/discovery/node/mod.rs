@@ -122,6 +122,7 @@ enum Order {
     Unregister(InfoHash, u64),
     Search(InfoHash),
     Seed(InfoHash, bool),
+    Lacking(InfoHash, bool),
     Names(Vec<String>),
     Resolved(Resolved),
     /// Begins the node although no torrent takes part.
@@ -226,6 +227,11 @@ impl Registration {
     /// Whether we have all of it: announces say so from now on (BEP 33).
     pub(crate) fn set_seed(&self, seed: bool) {
         self.node.order(Order::Seed(self.info_hash, seed));
+    }
+
+    /// Whether nothing comes from whom we know: others are looked for more often as long as it is so.
+    pub(crate) fn set_lacking(&self, lacking: bool) {
+        self.node.order(Order::Lacking(self.info_hash, lacking));
     }
 }
 
