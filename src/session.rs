@@ -195,8 +195,12 @@ impl Session {
             return Ok(());
         }
         let (torrents, outside_port) = (Arc::clone(&self.torrents), Arc::clone(&resources.outside_port));
+        let node = resources.dht.clone();
         let mapped = move |external: SocketAddr| {
             outside_port.store(external.port(), Ordering::Relaxed);
+            if let Some(node) = &node {
+                node.set_port(external.port());
+            }
             for shared in torrents.read().values().filter(|_| !external.ip().is_unspecified()) {
                 // One that is busy learns it from its trackers.
                 shared.inbox.try_send(Inbox::Outside(external)).ok();

@@ -7,7 +7,7 @@
 //! It decides nothing about the metadata: that is for the [`Assembly`], which all candidates share.
 
 use std::io::{ErrorKind, Read};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -43,8 +43,8 @@ const MAX_REQUESTS: u32 = 256;
 /// What the candidates of one torrent share with its owner.
 pub(crate) struct Hunt {
     pub(crate) caller: Caller,
-    /// The port that we are reached at; 0 where we are not.
-    pub(crate) port: u16,
+    /// The port that we are reached at; 0 where we are not. The gateway may give us another.
+    pub(crate) port: Arc<AtomicU16>,
     /// How long a peer may be silent.
     pub(crate) idle: Duration,
     pub(crate) facts: Facts,
@@ -58,7 +58,7 @@ pub(crate) struct Hunt {
 }
 
 impl Hunt {
-    pub(crate) fn new(caller: Caller, port: u16, idle: Duration, facts: Facts) -> Self {
+    pub(crate) fn new(caller: Caller, port: Arc<AtomicU16>, idle: Duration, facts: Facts) -> Self {
         let assembly = Mutex::new(Assembly::new(caller.info_hash));
         let (found, ready) = (OnceLock::new(), OnceLock::new());
         Self { caller, port, idle, facts, assembly, found, ready, said: AtomicUsize::new(0) }
@@ -182,7 +182,7 @@ impl<'a> Candidate<'a> {
         if self.peer.reserved.extended() {
             let handshake = ExtensionHandshake {
                 m: [(Extension::Metadata, METADATA_ID)].into_iter().collect(),
-                p: (self.hunt.port != 0).then_some(self.hunt.port),
+                p: Some(self.hunt.port.load(Ordering::Relaxed)).filter(|&port| port != 0),
                 v: Some(format!("ropewalk {}", env!("CARGO_PKG_VERSION"))),
                 yourip: Some(self.peer.addr.ip()),
                 reqq: Some(REQUEST_QUEUE),

@@ -325,6 +325,12 @@ impl AddressBook {
         self.our_address_changed();
     }
 
+    /// The nodes of the DHT say at which address they see us (BEP 42): believed where neither trackers nor peers say.
+    pub fn dht_sees_us(&mut self, ours: IpAddr) {
+        self.own_address.dht_says(ours);
+        self.our_address_changed();
+    }
+
     /// At which address peers of this kind see us, as far as it is known.
     pub fn our_address(&self, v4: bool) -> Option<SocketAddr> {
         let bound = self.surroundings.bound.filter(|ip| ip.is_ipv4() == v4 && !ip.is_unspecified());

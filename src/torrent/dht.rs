@@ -1,7 +1,7 @@
 //! How a torrent takes part in the distributed hash table: it is looked up and announced, and its peers and its file name
 //! nodes. A private torrent (BEP 27) takes no part in any of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crossbeam_channel::TrySendError;
@@ -10,9 +10,9 @@ use super::handle::{Event, Shared};
 use super::peers::Peer;
 use super::services::Services;
 use super::{Inbox, Owner, Phase, Resources};
-use crate::discovery::{DhtState, DhtStatus, NodeHandle, Registration};
+use crate::discovery::{DhtState, DhtStats, DhtStatus, NodeHandle, Registration};
 use crate::peer::{Link, Outgoing, PeerKey};
-use crate::policy::Source;
+use crate::policy::{AddressBook, Source};
 use crate::wire::message::Message;
 
 /// The part that a torrent takes; dropping it ends that.
@@ -25,6 +25,8 @@ pub(super) struct DhtPart {
     said_seed: bool,
     /// What it was told of our lacking peers.
     said_lacking: bool,
+    /// Where the DHT sees us, of IPv4 and of IPv6, as the address book knows.
+    sees_us: [Option<IpAddr>; 2],
 }
 
 impl DhtPart {
@@ -37,10 +39,10 @@ impl DhtPart {
             let sent = inbox.try_send(Inbox::Found(Source::Dht, peers.to_vec()));
             !matches!(sent, Err(TrySendError::Full(_)))
         };
-        let port = Some(resources.port).filter(|&port| port != 0);
+        let port = Some(resources.told_port()).filter(|&port| port != 0);
         let registration = node.register(shared.info_hash, port, Box::new(found));
         node.add_names(nodes);
-        Some(Self { node, registration, said_alone: false, said_seed: false, said_lacking: false })
+        Some(Self { node, registration, said_alone: false, said_seed: false, said_lacking: false, sees_us: [None; 2] })
     }
 
     pub(super) fn status(&self) -> DhtStatus {
@@ -59,6 +61,17 @@ impl DhtPart {
     pub(super) fn tell_lacking(&mut self, lacking: bool) {
         if std::mem::replace(&mut self.said_lacking, lacking) != lacking {
             self.registration.set_lacking(lacking);
+        }
+    }
+
+    /// Tells the address book where the DHT sees us, where that is news.
+    pub(super) fn tell_address(&mut self, book: &mut AddressBook) {
+        let DhtStats { external_v4, external_v6, .. } = self.status().stats;
+        let sees_us = [external_v4, external_v6];
+        for (known, ip) in std::mem::replace(&mut self.sees_us, sees_us).into_iter().zip(sees_us) {
+            if let Some(ip) = ip.filter(|ip| Some(*ip) != known) {
+                book.dht_sees_us(ip);
+            }
         }
     }
 
@@ -96,7 +109,8 @@ impl Owner {
         }
     }
 
-    /// Tells the node whether we have all and whether we lack peers, and users that no node answers.
+    /// Tells the node whether we have all and whether we lack peers, users that no node answers, and the address book where
+    /// nodes see us.
     pub(super) fn tell_dht(&mut self) {
         let serves = |peer: &Peer| peer.we_interested && !peer.choking_us;
         let lacking = matches!(self.phase, Phase::Running)
@@ -108,6 +122,7 @@ impl Owner {
             dht.registration.set_seed(self.finished);
         }
         dht.tell_lacking(lacking);
+        dht.tell_address(&mut self.book);
         dht.tell_if_alone(&self.shared);
     }
 }

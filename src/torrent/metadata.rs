@@ -126,7 +126,12 @@ impl Search {
             Box::new(move |fact| inbox.send(Inbox::Peer(fact)).is_ok())
         };
         let caller = resources.caller(&shared);
-        let hunt = Arc::new(Hunt::new(caller, resources.port, resources.config.peers.idle_timeout, facts));
+        let hunt = Arc::new(Hunt::new(
+            caller,
+            Arc::clone(&resources.outside_port),
+            resources.config.peers.idle_timeout,
+            facts,
+        ));
         let mut search = Self {
             book: resources.book(),
             hunt,
@@ -550,6 +555,7 @@ impl Search {
         let offered = self.hunt.assembly.lock().progress().0 > 0;
         if let Some(dht) = self.services.as_mut().and_then(Services::dht_mut) {
             dht.tell_lacking(!offered);
+            dht.tell_address(&mut self.book);
             dht.tell_if_alone(&self.shared);
         }
         self.publish();

@@ -129,6 +129,15 @@ impl Announces {
         }
     }
 
+    /// We are called at another port from now on, which others are told as soon as may be.
+    #[cfg(any(feature = "upnp", test))]
+    pub(super) fn set_port(&mut self, port: u16, now: Instant) {
+        for torrent in self.torrents.values_mut().filter(|torrent| torrent.port.is_some_and(|told| told != port)) {
+            torrent.port = Some(port);
+            torrent.hurry(now);
+        }
+    }
+
     /// Looks a torrent up as soon as may be.
     pub(super) fn hurry(&mut self, info_hash: &InfoHash, now: Instant) {
         if let Some(torrent) = self.torrents.get_mut(info_hash) {
@@ -314,6 +323,23 @@ mod tests {
         assert_eq!(announces.poll_timeout(), Some(now + INTERVAL));
         announces.set_lacking(&hash(0), true);
         assert_eq!(next(&mut announces, now), 30);
+    }
+
+    #[test]
+    fn another_port_is_announced_at_once_and_to_nobody_where_there_is_none() {
+        let now = Instant::now();
+        let mut announces = one(now);
+        announces.register(hash(1), 1, None, nowhere(), now);
+        for _ in 0..2 {
+            let lookup = announces.poll_lookup(now).unwrap();
+            announces.found(&lookup.info_hash, &[peer(7)], now);
+            announces.ended(&lookup.info_hash, now);
+        }
+        announces.set_port(6881, now);
+        assert_eq!(announces.poll_lookup(now), None, "it is no other");
+        announces.set_port(7000, now);
+        assert_eq!(announces.poll_lookup(now), Some(Lookup { info_hash: hash(0), port: Some(7000), seed: false }));
+        assert_eq!(announces.poll_lookup(now), None);
     }
 
     #[test]

@@ -81,6 +81,8 @@ impl Node {
             }
             Order::Seed(info_hash, seed) => self.announces.set_seed(&info_hash, seed),
             Order::Lacking(info_hash, lacking) => self.announces.set_lacking(&info_hash, lacking),
+            #[cfg(feature = "upnp")]
+            Order::Port(port) => self.announces.set_port(port, now),
             Order::Search(info_hash) => self.announces.hurry(&info_hash, now),
             Order::Names(names) => names.iter().for_each(|name| self.add_name(name, now)),
             Order::Resolved((name, found)) => {

@@ -123,6 +123,8 @@ enum Order {
     Search(InfoHash),
     Seed(InfoHash, bool),
     Lacking(InfoHash, bool),
+    #[cfg(feature = "upnp")]
+    Port(u16),
     Names(Vec<String>),
     Resolved(Resolved),
     /// Begins the node although no torrent takes part.
@@ -166,6 +168,12 @@ impl NodeHandle {
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
         self.order(Order::Register { info_hash, number, port, found });
         Registration { node: self.clone(), info_hash, number }
+    }
+
+    /// Torrents that are announced with a port are announced with this one from now on.
+    #[cfg(feature = "upnp")]
+    pub(crate) fn set_port(&self, port: u16) {
+        self.order(Order::Port(port));
     }
 
     /// Somebody said that there is a node here.

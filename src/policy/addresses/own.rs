@@ -1,7 +1,9 @@
 //! At which address the world sees us.
 //!
-//! It owns what trackers (BEP 24 `external ip`) and peers (BEP 10 `yourip`) said of it. A single peer can lie: a majority of
-//! at least three counts, one voice for each network. A tracker is believed until such a majority says otherwise.
+//! It owns what trackers (BEP 24 `external ip`), peers (BEP 10 `yourip`) and the DHT (BEP 42) said of it. A single peer can
+//! lie: a majority of at least three counts, one voice for each network. A tracker is believed until such a majority says
+//! otherwise. What the DHT says is a vote of nodes already, but a patient liar has nodes in many networks, which cost less
+//! than peers of a torrent: it counts only where nobody else says anything.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -19,6 +21,8 @@ pub(super) struct OwnAddress {
     peers: VecDeque<(IpAddr, IpAddr)>,
     /// What a tracker said last, of IPv4 and of IPv6.
     trackers: [Option<IpAddr>; 2],
+    /// What the DHT says, of IPv4 and of IPv6.
+    dht: [Option<IpAddr>; 2],
 }
 
 impl OwnAddress {
@@ -44,13 +48,21 @@ impl OwnAddress {
         }
     }
 
+    /// The DHT says that it sees us there.
+    pub(super) fn dht_says(&mut self, ours: IpAddr) {
+        let ours = ours.to_canonical();
+        if Reach::of(ours) == Reach::Global {
+            self.dht[usize::from(ours.is_ipv6())] = Some(ours);
+        }
+    }
+
     /// Our address of a family, as far as it is known.
     pub(super) fn known(&self, v4: bool) -> Option<IpAddr> {
         let said = || self.peers.iter().map(|(_, said)| *said).filter(|said| said.is_ipv4() == v4);
         let voices = said().count();
         let agree = |ip: IpAddr| said().filter(|&other| other == ip).count();
         let majority = said().rev().find(|&ip| agree(ip) >= QUORUM && agree(ip) * 2 > voices);
-        majority.or(self.trackers[usize::from(!v4)])
+        majority.or(self.trackers[usize::from(!v4)]).or(self.dht[usize::from(!v4)])
     }
 }
 
@@ -97,6 +109,24 @@ mod tests {
             own.peer_says(IpAddr::from([10, 0, peer, 1]), ip("7.7.7.7"));
         }
         assert_eq!((own.known(true), own.known(false)), (Some(ip("9.9.9.9")), Some(ip("2600::1"))));
+    }
+
+    #[test]
+    fn the_dht_is_believed_where_nobody_else_says_anything() {
+        let mut own = OwnAddress::default();
+        own.dht_says(ip("192.168.1.1"));
+        assert_eq!(own.known(true), None);
+        own.dht_says(ip("66.66.66.66"));
+        own.dht_says(ip("2600::1"));
+        assert_eq!((own.known(true), own.known(false)), (Some(ip("66.66.66.66")), Some(ip("2600::1"))));
+        own.tracker_says(ip("8.8.8.8"));
+        assert_eq!(own.known(true), Some(ip("8.8.8.8")));
+        own.dht_says(ip("77.77.77.77"));
+        assert_eq!((own.known(true), own.known(false)), (Some(ip("8.8.8.8")), Some(ip("2600::1"))));
+        for peer in 1..4 {
+            own.peer_says(IpAddr::from([peer, 0, 0, 1]), ip("9.9.9.9"));
+        }
+        assert_eq!(own.known(true), Some(ip("9.9.9.9")));
     }
 
     #[test]
