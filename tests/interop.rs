@@ -283,7 +283,7 @@ fn a_file_goes_to_transmission() {
 
 #[test]
 fn a_folder_goes_to_rqbit() {
-    if need::programs(&["rqbit"]) {
+    if need::unpackaged("rqbit") {
         Network::run(|network| {
             let (session, _tracker, payload) = seed_to(network, false);
             let folder = payload.empty_folder("out");

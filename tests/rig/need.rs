@@ -1,7 +1,7 @@
 //! What a test needs from the machine, and how it says that it is not there.
 //!
 //! What is missing is said on the real standard error, which the test harness does not capture; with
-//! `ROPEWALK_REQUIRE_PEERS=1` it is a failure. No test is skipped silently.
+//! `ROPEWALK_REQUIRE_PEERS=1` it is a failure, but for what no distribution has ready. No test is skipped silently.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -13,6 +13,11 @@ pub(crate) fn programs(names: &[&str]) -> bool {
     missing.is_empty() || skip(&format!("{} not on PATH", missing.join(", ")))
 }
 
+/// Whether this program is on PATH that people must compile for themselves, which takes longer than all tests together.
+pub(crate) fn unpackaged(name: &str) -> bool {
+    find(name).is_some() || left_out(&format!("{name} not on PATH"))
+}
+
 /// Whether Python can import libtorrent.
 pub(crate) fn libtorrent() -> bool {
     let found = Command::new("python3").args(["-c", "import libtorrent"]).output();
@@ -21,10 +26,15 @@ pub(crate) fn libtorrent() -> bool {
 
 /// Says that the test does not run, and why; fails where that is not allowed.
 pub(crate) fn skip(why: &str) -> bool {
-    let test = std::thread::current().name().unwrap_or("?").to_owned();
     if std::env::var_os("ROPEWALK_REQUIRE_PEERS").is_some_and(|value| value == "1") {
+        let test = std::thread::current().name().unwrap_or("?").to_owned();
         panic!("{test} cannot run: {why}, and ROPEWALK_REQUIRE_PEERS=1");
     }
+    left_out(why)
+}
+
+fn left_out(why: &str) -> bool {
+    let test = std::thread::current().name().unwrap_or("?").to_owned();
     // Not `eprintln`, which the harness hides when a test passes.
     writeln!(std::io::stderr(), "SKIPPED {test}: {why}").ok();
     false
