@@ -13,14 +13,14 @@
 //! | idle | processor time of the process while all are connected and choke us, percent of one core |
 //! | cpu s/GiB | user and system time of the process from the first unchoke to the last verified piece, per GiB |
 //! | peak | the most resident memory (`VmHWM`) |
-//! | rx | processor time of a peer's reading thread for one `have`: waking up, `read`, decoding, telling the owner |
+//! | rx | processor time of a peer's reading thread for one `interested`, or what takes it back: `read`, decoding, telling |
 //! | rx, 32 at once | the same for 32 in one segment, per message: a message under load rarely comes alone |
-//! | owner | processor time of the torrent's thread for one `have` |
+//! | owner | processor time of the torrent's thread for the same: waking up, finding it a free slot among all peers |
+//! | owner, 32 at once | the same for 32 in one segment, per message |
 //! | decoding | wall time of framing and decoding one message, and of counting a `have` in the bitfield and the picker |
 //!
 //! Those of rx and owner are the kernel's own count of a thread's time (`schedstat`) before and after a segment; what the
-//! kernel does for others in that thread's name is in them. Every other `have` is the `lt_donthave` (BEP 54) that takes it
-//! back. They are taken while the senders send, and so is decoding, message by message in ropewalk's process, without any
+//! kernel does for others in that thread's name is in them. They are taken while the senders send, and so is decoding, message by message in ropewalk's process, without any
 //! system call; the owner's, whose thread does much else then, are taken with all connected and nothing else going on.
 //!
 //! | module | owns |
@@ -158,13 +158,14 @@ fn measure_messages(args: &Args, torrent: &Path, folder: &Path, tracker: &Tracke
     let info_hash = Metainfo::read(torrent)?.info_hash();
     let probe = Probe::call(SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port)?)), info_hash, client.id())?;
     let owner = probe.measure("torrent-", 1, args.messages())?;
+    let owner_batch = probe.measure("torrent-", 32, args.messages())?;
     peers.say("go")?;
     client.say("go")?;
     let rx = probe.measure("rx-127.99.0.1", 1, args.messages())?;
     let batch = probe.measure("rx-127.99.0.1", 32, args.messages())?;
     client.say("decode")?;
     let decode = client.line()?;
-    Ok(json!({"rx": rx, "rx_batch": batch, "owner": owner, "decode": decode}))
+    Ok(json!({"rx": rx, "rx_batch": batch, "owner": owner, "owner_batch": owner_batch, "decode": decode}))
 }
 
 /// More callers than there is room for.

@@ -36,7 +36,13 @@ pub(crate) fn report(
     let ratio = median("many", "cpu_per_gib") / median("few", "cpu_per_gib");
     println!("CPU per GiB with many is {ratio:.2} of that with {FEW}");
     println!("microseconds for a message:                  median      99 %");
-    let rows = [("rx", "rx, alone"), ("rx_batch", "rx, 32 at once, each"), ("owner", "owner"), ("decode", "decoding")];
+    let rows = [
+        ("rx", "rx, alone"),
+        ("rx_batch", "rx, 32 at once, each"),
+        ("owner", "owner, alone"),
+        ("owner_batch", "owner, 32 at once, each"),
+        ("decode", "decoding"),
+    ];
     for (key, what) in rows {
         let of = |at: &str| messages[key][at].as_f64().unwrap_or(f64::NAN);
         println!("  {what:40} {:8.2} {:9.2}", of("median"), of("p99"));

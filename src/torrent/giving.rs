@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Owner;
+use super::peers::Peer;
 use crate::bits::Bits;
 use crate::metainfo::PieceIndex;
 use crate::peer::{Outgoing, PeerKey, Traffic};
@@ -60,7 +61,7 @@ impl Owner {
     /// Chooses anew who is unchoked: the round of every ten seconds.
     pub(super) fn choke_round(&mut self, now: Instant) {
         self.look_at_records();
-        let candidates = self.candidates();
+        let candidates = self.candidates(|_| true);
         let slots = self.slots.update(self.upload_limit(), self.up_meter.rate(now));
         let chosen = self.choker.round(self.role(), &candidates, slots, now);
         self.unchoke_only(&chosen, now);
@@ -73,8 +74,12 @@ impl Owner {
 
     /// Uses slots that are free, between rounds.
     pub(super) fn fill_slots(&mut self) {
+        let waits = |peer: &Peer| peer.interested_in_us && peer.unchoked.is_none();
+        if !self.peers.values().any(waits) {
+            return;
+        }
         let now = Instant::now();
-        let candidates = self.candidates();
+        let candidates = self.candidates(|peer| peer.interested_in_us);
         let mut chosen = self.choker.fill(self.role(), &candidates, self.slots.slots(), now);
         // Nobody is choked for them.
         chosen.extend(self.peers.iter().filter(|(_, peer)| peer.unchoked.is_some()).map(|(key, _)| key.0));
@@ -90,9 +95,9 @@ impl Owner {
         if self.finished { Role::Seeding } else { Role::Leeching }
     }
 
-    fn candidates(&self) -> Vec<Candidate> {
+    fn candidates(&self, which: impl Fn(&Peer) -> bool) -> Vec<Candidate> {
         let now = Instant::now();
-        let peers = self.peers.iter().map(|(key, peer)| Candidate {
+        let peers = self.peers.iter().filter(|(_, peer)| which(peer)).map(|(key, peer)| Candidate {
             id: key.0,
             interested: peer.interested_in_us,
             rate_down: peer.down.0.rate(now),

@@ -230,8 +230,8 @@ struct Owner {
     hunt: Option<Arc<Hunt>>,
     /// Those who look for peers beside the trackers.
     services: Option<Services>,
-    /// There may be more to dial at once.
-    dial_on: bool,
+    /// When more are dialled, where there were too many for once.
+    dial_on: Option<Instant>,
     /// There was no thread to dial the last one by, which was said.
     no_threads: bool,
     choker: Choker,
@@ -320,7 +320,7 @@ impl Owner {
             dialling: HashMap::new(),
             hunt: None,
             services: None,
-            dial_on: false,
+            dial_on: None,
             no_threads: false,
             choker: Choker::new(fastrand::Rng::new()),
             slots: resources.config.peers.upload_slots.map_or_else(SlotRule::growing, SlotRule::fixed),
@@ -362,9 +362,8 @@ impl Owner {
 
     fn run(mut self) {
         while self.ended.is_none() {
-            let until = self.haves.due().into_iter().chain(self.next_look).fold(self.next_tick, Instant::min);
-            let next = if self.dial_on { self.inbox.try_recv().ok() } else { self.inbox.recv_deadline(until).ok() };
-            if let Some(message) = next {
+            let sooner = [self.haves.due(), self.next_look, self.dial_on].into_iter().flatten();
+            if let Ok(message) = self.inbox.recv_deadline(sooner.fold(self.next_tick, Instant::min)) {
                 self.handle(message);
                 for _ in 0..BATCH {
                     let Ok(message) = self.inbox.try_recv() else { break };
@@ -372,10 +371,10 @@ impl Owner {
                 }
             }
             self.settle();
-            if std::mem::take(&mut self.dial_on) {
+            let now = Instant::now();
+            if self.dial_on.take_if(|at| *at <= now).is_some() {
                 self.dial();
             }
-            let now = Instant::now();
             self.keep_ledger(now);
             if self.next_look.take_if(|look| *look <= now).is_some() {
                 self.look_for_late();

@@ -29,8 +29,10 @@ pub(super) const USELESS_AFTER: Duration = Duration::from_secs(60);
 /// Callers from one address, loopback aside: who wants to fill our places needs many addresses.
 pub(super) const PER_ADDRESS: usize = 8;
 
-/// How many peers are dialled in a row: starting threads takes its time, and the first of them may have answered.
-const DIALS: usize = 16;
+/// How many peers are dialled in a row, and how long the next ones wait then: starting threads and shaking hands takes the
+/// processor's time, and the first of them would have to share it with all.
+const DIALS: usize = 8;
+const DIAL_PACE: Duration = Duration::from_millis(3);
 /// Peers that are gone and of which the address is remembered, for what they sent before.
 const DEPARTED: usize = 256;
 
@@ -133,15 +135,15 @@ impl Peer {
 impl Owner {
     /// Dials as many peers as limits and the book allow.
     pub(super) fn dial(&mut self) {
-        if !matches!(self.phase, Phase::Running) {
+        let now = Instant::now();
+        if !matches!(self.phase, Phase::Running) || self.dial_on.is_some_and(|at| at > now) {
             return;
         }
         let Some(context) = self.context.clone() else { return };
-        let now = Instant::now();
         let mut dialled = 0;
         while self.peers.len() + self.dialling.len() < self.resources.config.peers.per_torrent {
-            self.dial_on = dialled == DIALS;
-            if self.dial_on {
+            if dialled == DIALS {
+                self.dial_on = Some(now + DIAL_PACE);
                 return;
             }
             dialled += 1;
