@@ -304,6 +304,12 @@ impl<'a> Candidate<'a> {
         }
         let handshake = ExtensionHandshake::decode(payload)
             .map_err(|_| PeerError::Protocol("an extension handshake that is not bencode"))?;
+        // Told at once, so that nobody dials there meanwhile, and once.
+        if let Some(port) = handshake.p.filter(|_| self.handshakes == 1)
+            && !(self.hunt.facts)(Fact::CandidateListens { key: self.key, port })
+        {
+            return Err(PeerError::Stopped);
+        }
         self.metadata_id = handshake.m.id(Extension::Metadata).or(self.metadata_id);
         if self.metadata_id.is_none() {
             return Ok(());

@@ -32,6 +32,8 @@ pub(crate) struct Incoming {
     pub(super) protection: Protection,
     pub(super) reserved: Reserved,
     pub(super) peer_id: PeerId,
+    /// When hands were shaken.
+    pub(super) shaken: Instant,
     /// What the peer sent before there was anything to understand it by, to be read first.
     pub(super) said: Vec<u8>,
     /// Our first messages have been sent.
@@ -141,7 +143,8 @@ impl Incoming {
         let Opened { read, write, protection, .. } = opened;
         let (reserved, peer_id) = (theirs.reserved, theirs.peer_id);
         let (said, introduced) = (Vec::new(), false);
-        Self { addr, closer, stream, read, write, protection, reserved, peer_id, said, introduced }
+        let shaken = Instant::now();
+        Self { addr, closer, stream, read, write, protection, reserved, peer_id, shaken, said, introduced }
     }
 
     /// Reads until the end, in the thread that greeted the caller.
@@ -206,6 +209,7 @@ pub(super) fn live(
         processor: Processor::new(LOOK, now),
         heard: AtomicU64::new(0),
         born: now,
+        shaken: caller.shaken,
         outbox: Outbox::default(),
         work,
         closer: caller.closer,

@@ -187,6 +187,8 @@ pub(crate) struct Link {
     /// Milliseconds from `born` to the last bytes received.
     heard: AtomicU64,
     born: Instant,
+    /// When hands were shaken: earlier, for who helped to find the metadata first.
+    pub(crate) shaken: Instant,
     outbox: Outbox,
     /// What the peer asked for and the writer has not looked at: at most twice what it may have outstanding. Filled by the
     /// reader, emptied by the writer; locked for that only.
@@ -245,6 +247,8 @@ pub(crate) enum Wish {
 pub(crate) enum Fact {
     /// Hands are shaken with somebody who may have the metadata that we look for.
     Candidate { key: PeerKey, addr: SocketAddr, protection: Protection },
+    /// A candidate that called us can be called at this port of its address.
+    CandidateListens { key: PeerKey, port: u16 },
     /// A candidate is gone, or never came about.
     CandidateGone { key: PeerKey, addr: SocketAddr, why: PeerError },
     /// The metadata, which has the info-hash.

@@ -110,6 +110,8 @@ struct Candidate {
     incoming: bool,
     /// Since when hands are shaken.
     since: Option<Instant>,
+    /// Where one that called us can be called.
+    listens: Option<SocketAddr>,
 }
 
 impl Search {
@@ -325,8 +327,18 @@ impl Search {
                 }
                 self.shared.tell(&Event::PeerConnected(addr));
             }
+            Fact::CandidateListens { key, port } => {
+                if let Some(candidate) = self.candidates.get_mut(&key).filter(|candidate| candidate.incoming) {
+                    let addr = SocketAddr::new(candidate.addr.ip(), port);
+                    candidate.listens = Some(addr);
+                    self.book.add(addr, Source::Incoming, Instant::now());
+                    // Not to be dialled while it is connected.
+                    self.book.connected(addr);
+                }
+            }
             Fact::CandidateGone { key, addr, why } => {
-                if self.candidates.remove(&key).is_some_and(|candidate| candidate.since.is_none()) {
+                let gone = self.candidates.remove(&key);
+                if gone.as_ref().is_some_and(|candidate| candidate.since.is_none()) {
                     // It may have learnt to encrypt, or somebody else may be there by now.
                     self.book.set_plaintext_only(addr, false);
                 }
@@ -337,10 +349,16 @@ impl Search {
                 } else if why.is_fault() {
                     self.resources.note(addr, Deed::Fault);
                 }
-                match why {
-                    // It was we who gave up.
-                    PeerError::Stopped => self.book.disconnected(addr, now, true),
-                    _ => self.book.failed(addr, now),
+                for addr in gone.and_then(|candidate| candidate.listens).into_iter().chain([addr]) {
+                    // The other connection of two between the same two lives on.
+                    if self.candidates.values().any(|other| other.addr == addr || other.listens == Some(addr)) {
+                        continue;
+                    }
+                    match why {
+                        // It was we who gave up.
+                        PeerError::Stopped => self.book.disconnected(addr, now, true),
+                        _ => self.book.failed(addr, now),
+                    }
                 }
                 self.shared.tell(&Event::PeerGone { addr, why: why.to_string(), record: self.resources.record(addr) });
                 self.dial();
@@ -387,7 +405,7 @@ impl Search {
                 return;
             }
             self.tried += 1;
-            self.candidates.insert(key, Candidate { addr, closer, incoming: false, since: None });
+            self.candidates.insert(key, Candidate { addr, closer, incoming: false, since: None, listens: None });
         }
     }
 
@@ -420,7 +438,7 @@ impl Search {
         }
         let key = self.resources.key();
         self.tried += 1;
-        self.candidates.insert(key, Candidate { addr, closer, incoming: true, since: None });
+        self.candidates.insert(key, Candidate { addr, closer, incoming: true, since: None, listens: None });
         Some(Admission::Candidate { key, hunt: Arc::clone(&self.hunt) })
     }
 
@@ -478,6 +496,12 @@ impl Search {
         } else if self.options.priorities.is_empty() && (0..places).any(|file| select.contains(file)) {
             let priority = |file| if select.contains(file) { Priority::Normal } else { Priority::Skip };
             self.options.priorities = (0..places).map(priority).collect();
+        }
+        // They say again where they listen when they have become peers.
+        for addr in self.candidates.values().filter_map(|candidate| candidate.listens) {
+            if !self.candidates.values().any(|other| other.addr == addr) {
+                self.book.disconnected(addr, Instant::now(), true);
+            }
         }
         self.shared.learn(metainfo);
         let first = store::first_job(&self.shared, &self.options);

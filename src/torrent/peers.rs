@@ -235,6 +235,8 @@ impl Owner {
                 self.book.connected(addr);
                 self.shared.tell(&Event::PeerConnected(addr));
             }
+            // It says so again when it has become a peer.
+            Fact::CandidateListens { .. } => {}
             Fact::CandidateGone { key, addr, why } => {
                 self.dialling.remove(&key);
                 if matches!(why, PeerError::Ourselves) {

@@ -22,7 +22,7 @@ impl Owner {
             let same = peer.link.peer_id == link.peer_id && peer.link.addr.ip() == link.addr.ip();
             same && !peer.link.is_closed()
         })?;
-        let made = Made { incoming: older.link.incoming, age: now.saturating_duration_since(older.link.born()) };
+        let made = Made { incoming: older.link.incoming, age: now.saturating_duration_since(older.link.shaken) };
         let we_are_greater = self.resources.our_id.as_bytes() > link.peer_id.as_bytes();
         match which_stays(made, link.incoming, we_are_greater) {
             Stays::Older => link.close(),

@@ -131,6 +131,30 @@ fn server(payload: &Payload, lie: impl FnOnce(&mut Vec<u8>)) -> (Server, Arc<Ato
 }
 
 #[test]
+fn who_calls_while_metadata_is_looked_for_and_says_where_it_listens_is_not_dialled_there() {
+    let payload = large();
+    let called = Arc::new(AtomicUsize::new(0));
+    let listener = |count: Arc<AtomicUsize>| {
+        Server::start(LOOPBACK, move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        })
+    };
+    let (theirs, other) = (listener(Arc::clone(&called)), Arc::new(AtomicUsize::new(0)));
+    let elsewhere = listener(Arc::clone(&other));
+    let client = start(&payload, &[]);
+    let mut caller = Wire::call(LOOPBACK, client.addr(), payload.metainfo.info_hash(), RESERVED).unwrap();
+    let hello = ExtensionHandshake { p: Some(theirs.addr.port()), ..ExtensionHandshake::default() };
+    caller.send(&Message::Extended { id: 0, payload: &hello.encode() }).unwrap();
+    // Its connection, and where it listens.
+    await_that("the port to be known", &client.torrent, || client.torrent.stats().known == 2);
+    client.torrent.add_peer(theirs.addr).unwrap();
+    client.torrent.add_peer(elsewhere.addr).unwrap();
+    await_that("somebody else to be dialled", &client.torrent, || other.load(Ordering::SeqCst) > 0);
+    assert_eq!(called.load(Ordering::SeqCst), 0);
+}
+
+#[test]
 fn metadata_and_content_come_from_another_ropewalk_over_one_connection() {
     let payload = large();
     let seeder = Client::seeding(&payload);
