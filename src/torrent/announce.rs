@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::handle::{Event, Shared, State};
+use super::handle::{Event, State};
 use super::inbox::Inbox;
+use super::shared::Shared;
 use super::{Resources, STACK};
 use crate::discovery::{Announcer, Counters, Setup, Timing, TrackerFact, TrackerState};
 use crate::peer::Traffic;

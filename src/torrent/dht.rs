@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use crossbeam_channel::TrySendError;
 
-use super::handle::{Event, Shared};
+use super::handle::Event;
 use super::services::Services;
+use super::shared::Shared;
 use super::{Inbox, Owner, Resources};
 use crate::discovery::{DhtState, DhtStatus, NodeHandle, Registration};
 use crate::peer::{Link, Outgoing, PeerKey};

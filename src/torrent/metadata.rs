@@ -22,11 +22,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::dht::DhtPart;
 use super::explain::Ledger;
-use super::handle::{Event, Failure, PeerStats, Shared, Snapshot, State, Stats};
+use super::handle::{Event, Failure, PeerStats, State, Stats};
 use super::inbox::{Admission, Command, INBOX, Inbox, StoreFact};
 use super::look::Survey;
 use super::peers::PER_ADDRESS;
 use super::services::Services;
+use super::shared::{Shared, Snapshot};
 use super::store::{self, Job};
 use super::{Ending, Owner, Resources, STACK, announce, hash8, trust};
 use crate::config::{AddOptions, Check, Priority, Start};

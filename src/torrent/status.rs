@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::dht::DhtPart;
-use super::handle::{PeerStats, Snapshot, Stats, Transport};
+use super::handle::{PeerStats, Stats, Transport};
+use super::shared::Snapshot;
 use super::store::{Job, Moment, Totals};
 use super::{Owner, Phase, State, announce};
 use crate::config::Priority;
