@@ -19,7 +19,7 @@ use crate::config::{Order, Priority, RateLimits};
 use crate::discovery::{DhtStatus, TrackerStatus};
 use crate::metainfo::{FileIndex, InfoHash, Metainfo};
 use crate::peer::{Protection, Traffic};
-use crate::policy::{Reciprocity, Record, Refused, Sources, Standing};
+use crate::policy::{Misses, Reciprocity, Record, Refused, Sources, Standing};
 
 /// A torrent of a [`Session`](crate::Session). Clones are the same torrent; dropping them changes nothing.
 #[derive(Clone)]
@@ -128,6 +128,8 @@ pub struct Stats {
     pub known: usize,
     /// Addresses of peers that were named and not taken in, by why.
     pub refused: Refused,
+    /// Known addresses where nobody was met when they were called last, by why.
+    pub missed: Misses,
     /// Callers that the filter blocks, of the whole session: they are refused before they say which torrent they want.
     pub blocked_callers: u64,
     /// How many copies of the torrent the connected peers have together.

@@ -322,7 +322,8 @@ impl Search {
                 self.shared.tell(&Event::PeerConnected(addr));
             }
             Fact::CandidateGone { key, addr, why } => {
-                if self.candidates.remove(&key).is_some_and(|candidate| candidate.since.is_none()) {
+                let unmet = self.candidates.remove(&key).is_some_and(|candidate| candidate.since.is_none());
+                if unmet {
                     // It may have learnt to encrypt, or somebody else may be there by now.
                     self.book.set_plaintext_only(addr, false);
                 }
@@ -336,6 +337,7 @@ impl Search {
                 match why {
                     // It was we who gave up.
                     PeerError::Stopped => self.book.disconnected(addr, now, true),
+                    _ if unmet => self.book.missed(addr, why.miss(), now),
                     _ => self.book.failed(addr, now),
                 }
                 self.shared.tell(&Event::PeerGone { addr, why: why.to_string(), record: self.resources.record(addr) });
@@ -593,6 +595,7 @@ impl Search {
             dialling: self.candidates.len() - connected,
             known: self.book.len(),
             refused: self.book.refused(),
+            missed: self.book.misses(),
             blocked_callers: self.resources.blocked_callers.load(Ordering::Relaxed),
             dht: self.services.as_ref().and_then(Services::dht).map(DhtPart::status),
             ..Stats::default()

@@ -179,6 +179,7 @@ impl Owner {
             dialling: self.dialling.len(),
             known: self.book.len(),
             refused: self.book.refused(),
+            missed: self.book.misses(),
             blocked_callers: self.resources.blocked_callers.load(Ordering::Relaxed),
             copies: self.picker.distributed_copies(),
             dht: self.dht().map(DhtPart::status),
