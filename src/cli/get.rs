@@ -20,7 +20,7 @@ use super::select::{Pattern, numbered, priorities};
 use super::signal::Stop;
 use super::source::{self, Source};
 use super::trace::Trace;
-use super::watch::{Job, Late, NO_SOURCE, NO_SOURCE_OF_MAGNET, Pipe, Watch};
+use super::watch::{Job, Late, NO_SOURCE, NO_SOURCE_OF_MAGNET, Patience, Pipe, Watch};
 use super::words::{Until, read_time, until};
 
 /// How much is read at a time for stdout.
@@ -84,8 +84,9 @@ the torrent, as `ropewalk show` prints it, below the folder:
   file          number, path: every byte of this file is verified
   tracker       message
   dht           message: no node answers; said once
+  mapping       port: with --map-port, the gateway is asked
   mapped        external (address), protocol (pcp, nat-pmp, upnp): with --map-port
-  not-mapped    error: with --map-port; it is tried again
+  not-mapped    error: with --map-port; where a gateway failed, it is tried again
   peer          address: connected
   peer-gone     address, why, reputation (null, or standing: good, unknown, poor,
                 cheat; useful (bytes), lies, faults, stalls, which fade; last_seen)
@@ -95,7 +96,9 @@ the torrent, as `ropewalk show` prints it, below the folder:
   seeding       from now on
   summary       result (done, stopped, no-peers, disk, ...), code, error, folder,
                 wanted, done, downloaded, uploaded, wasted, seconds, refused
-                (addresses of peers by why, blocked_callers); with
+                (addresses of peers not called by why, blocked_callers), missed
+                (known addresses where nobody was met, by why: silent, refused,
+                unreachable, hung_up, unencrypted, other); with
                 --explain also explanation: seconds by activity, of the torrent,
                 its connections, sending threads, verify workers and each peer
   error         message, result, code: nothing was begun
@@ -214,14 +217,13 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
         jobs.push(Job { torrent, seed: args.seed, seed_only: false, has_source, pipe, late });
     }
     let recording = trace.zip(jobs.first()).map(|(trace, job)| trace.start(&job.torrent)).transpose()?;
-    let patience = args.timeout.filter(|timeout| !timeout.is_zero());
     let code = Watch {
         screen,
         json: &json,
         stop,
         #[cfg(feature = "upnp")]
         session: &session,
-        patience,
+        patience: patience(args.timeout),
         explain: args.explain,
     }
     .follow(jobs);
@@ -231,6 +233,12 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     };
     session.shutdown();
     code
+}
+
+/// What `--timeout` means, given or not.
+fn patience(timeout: Option<Duration>) -> Patience {
+    let unless_zero = |timeout: Duration| (!timeout.is_zero()).then_some(timeout);
+    Patience { peers: timeout.and_then(unless_zero), metadata: timeout.and_then(unless_zero) }
 }
 
 /// A folder for `-o -`, which goes with the process.

@@ -28,7 +28,7 @@ use super::screen::{DRAW, EVENT, LINE, NAME, Screen, say, search, show};
 use super::select::{Pattern, numbered, priorities};
 use super::signal::Stop;
 use super::words::{Until, count, in_columns, part, percent, rate, shown, size, time};
-pub use people::{NO_SOURCE, NO_SOURCE_OF_MAGNET};
+pub use people::{NO_SOURCE, NO_SOURCE_OF_MAGNET, why_alone};
 use programs::{numbers, what_it_is, with_id};
 
 /// How often a torrent is looked at while it is opened, and afterwards.
@@ -71,10 +71,18 @@ pub struct Watch<'a> {
     /// Whose torrents they are.
     #[cfg(feature = "upnp")]
     pub session: &'a Session,
-    /// How long a download may be without any peer.
-    pub patience: Option<Duration>,
+    pub patience: Patience,
     /// Whether to say where the time goes.
     pub explain: bool,
+}
+
+/// How long to wait for others; `None` for as long as it takes.
+#[derive(Default)]
+pub struct Patience {
+    /// How long a download may be without any peer.
+    pub peers: Option<Duration>,
+    /// How long a search for metadata may get nowhere.
+    pub metadata: Option<Duration>,
 }
 
 impl Watch<'_> {
@@ -176,6 +184,8 @@ impl Row {
             // Peers that do not have it are of no use; whatever comes of it is.
             State::Metadata { pieces, .. } if pieces == self.metadata => {}
             State::Metadata { pieces, .. } => (self.metadata, self.alone_since) = (pieces, now),
+            // It is not peers that are waited for.
+            State::Waiting(_) => self.alone_since = now,
             _ if stats.peers > 0 => self.alone_since = now,
             _ => {}
         }
@@ -183,9 +193,7 @@ impl Row {
             self.met(watch);
         }
         match &stats.state {
-            State::Metadata { .. } if watch.patience.is_some_and(|patience| now - self.alone_since >= patience) => {
-                self.found_nothing(&stats, watch)?;
-            }
+            State::Metadata { .. } if self.waited(watch.patience.metadata, now) => self.found_nothing(&stats, watch)?,
             State::Paused if !self.resumed => self.begin(&stats, watch)?,
             State::Checking { .. } => self.checked = true,
             State::Downloading if self.is_alone(now, watch) => {
@@ -216,8 +224,12 @@ impl Row {
     /// Whether there has been no peer for longer than was asked for. Statistics may be a moment old, and somebody may have
     /// come just now.
     fn is_alone(&self, now: Instant, watch: &Watch<'_>) -> bool {
-        watch.patience.is_some_and(|patience| now - self.alone_since >= patience)
-            && self.job.torrent.explain().peers.iter().all(|peer| peer.gone)
+        self.waited(watch.patience.peers, now) && self.job.torrent.explain().peers.iter().all(|peer| peer.gone)
+    }
+
+    /// Whether nobody, or nothing, has come for so long.
+    fn waited(&self, patience: Option<Duration>, now: Instant) -> bool {
+        patience.is_some_and(|patience| now - self.alone_since >= patience)
     }
 
     /// The metadata of a magnet link is there.
@@ -238,10 +250,11 @@ impl Row {
 
     /// The metadata of a magnet link did not come in time.
     fn found_nothing(&mut self, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
-        let patience = watch.patience.map_or_else(String::new, time);
+        let patience = watch.patience.metadata.map_or_else(String::new, time);
         let tries = people::what_was_tried(&self.job.torrent, stats);
         let text = format!(
-            "no metadata for {patience}; try again later, or give an address with --peer\n  {}",
+            "no metadata for {patience}; check that all of the link is there, give an address with --peer, or try again \
+             later\n  {}",
             tries.join("\n  ")
         );
         self.end(Code::NoPeers, Some(&text), stats, watch)
@@ -316,7 +329,7 @@ impl Row {
     }
 
     fn gave_up(&mut self, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
-        let patience = watch.patience.map_or_else(String::new, time);
+        let patience = watch.patience.peers.map_or_else(String::new, time);
         let why = people::why_alone(&self.job.torrent, stats);
         let text = format!("no peer for {patience} ({why}); try again later, or give an address with --peer");
         self.end(Code::NoPeers, Some(&text), stats, watch)
@@ -405,7 +418,7 @@ impl Row {
             "result": code.name(), "code": code as u8, "error": why, "folder": self.job.torrent.dir().to_string_lossy(),
             "wanted": stats.wanted, "done": stats.done, "downloaded": stats.downloaded,
             "uploaded": stats.uploaded, "wasted": stats.wasted, "seconds": self.began.elapsed().as_secs_f64(),
-            "refused": programs::refused(stats),
+            "refused": programs::refused(stats), "missed": programs::missed(stats),
         });
         if let Some(explanation) = &explanation {
             summary["explanation"] = explain::numbers(explanation);
@@ -466,12 +479,12 @@ impl Row {
         self.doing = doing;
         if let Some(bar) = &self.bar {
             match stats.state {
-                State::Metadata { .. } => search(bar, people::text(&self.job.torrent, stats)),
+                State::Metadata { .. } => search(bar, &people::text(&self.job.torrent, stats)),
                 State::Checking { done, total } => {
                     show(bar, done.into(), total.into(), &[people::text(&self.job.torrent, stats)])
                 }
                 State::Downloading if stats.peers > 0 => show(bar, stats.done, stats.wanted, &people::fields(stats)),
-                _ => say(bar, people::text(&self.job.torrent, stats)),
+                _ => say(bar, &people::text(&self.job.torrent, stats)),
             }
             if let Some(explain) = &mut self.explain {
                 explain.draw(&self.job.torrent, now);

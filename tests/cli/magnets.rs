@@ -29,8 +29,13 @@ fn magnet_prints_the_link_of_a_torrent_and_show_says_what_is_in_one() {
     assert_eq!(about["trackers"].as_array().unwrap().len(), 2);
     assert_eq!(about["info_hash"], json(&["show", "x", "--json"])["info_hash"]);
     let short = json(&["magnet", "x", "--no-trackers", "--files", "2", "--peer", "192.0.2.7:6881", "--json"]);
-    assert_eq!((&short["trackers"], &short["select"]), (&serde_json::json!([]), &serde_json::json!([[1, 1]])));
+    assert_eq!((&short["trackers"], &short["select"]), (&serde_json::json!([]), &serde_json::json!([[2, 2]])));
     assert!(short["magnet"].as_str().unwrap().ends_with("&x.pe=192.0.2.7:6881&so=1"), "{short}");
+    // The link counts from 0, whoever reads it from 1.
+    let (link, _) = run(folder.path(), &["magnet", "x", "--files", "1,3-4"], 0);
+    assert!(link.trim().ends_with("&so=0,2-3"), "{link}");
+    let (shown, _) = run(folder.path(), &["show", link.trim()], 0);
+    assert!(shown.contains("selects       files 1,3-4\n"), "{shown}");
     fails(folder.path(), &["magnet", "x", "--files", "99"], 2, "99");
 }
 

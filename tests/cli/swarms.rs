@@ -41,7 +41,8 @@ fn a_swarm_is_looked_at_and_nothing_is_made() {
 
     // Nobody is there, which is told as well.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let (out, _) = swarm(&["--peer", &nobody, "--json"], 4);
+    let (out, err) = swarm(&["--peer", &nobody, "--json"], 4);
     assert_eq!(events(&out)[0]["peers"]["seen"], 0);
+    assert!(err.contains("no peer was reached: 1 address known: refusing connections; "), "{err}");
     assert_eq!(fs::read_dir(empty.path()).unwrap().count(), 0);
 }

@@ -8,11 +8,11 @@ use crate::cli::words::{count, left, part, percent, printable, rate, shown, size
 
 /// Nothing could lead to a peer.
 pub const NO_SOURCE: &str = "nothing to connect to: no tracker that ropewalk can ask, and no --peer; \
-                             give an address with --peer HOST:PORT, or let the DHT look for one";
+                             give an address with --peer HOST:PORT, or let the DHT look for one (no --no-dht)";
 /// The same for a magnet link.
 pub const NO_SOURCE_OF_MAGNET: &str = "nothing to ask for the metadata: the magnet link names no peer and no tracker that \
                                        ropewalk can ask, and there is no --peer; give an address with --peer HOST:PORT, \
-                                       let the DHT look for one, or give the .torrent file";
+                                       let the DHT look for one (no --no-dht), or give the .torrent file";
 /// Wrong files that are named.
 const NAMED: usize = 10;
 
@@ -21,13 +21,15 @@ pub fn text(torrent: &Torrent, stats: &Stats) -> String {
     let peers = count(stats.peers, "peer", "peers");
     match &stats.state {
         State::Metadata { tried, offering, pieces, total } => {
-            let mut text = format!("looking for metadata: {peers} connected, {tried} tried");
-            if *total > 0 {
-                text += &format!(", {pieces} of {} from {offering}", count(*total as usize, "piece", "pieces"));
-            } else if stats.peers == 0 {
-                text = text + ", " + &why_alone(torrent, stats);
+            let tried = count(*tried, "connection tried", "connections tried");
+            match (total, stats.peers) {
+                (0, 0) => format!("looking for metadata; {}", why_alone(torrent, stats)),
+                (0, _) => format!("looking for metadata: {peers}, which have none yet; {tried}"),
+                (total, _) => {
+                    let total = count(*total as usize, "piece", "pieces");
+                    format!("looking for metadata: {peers}, {pieces} of {total} from {offering}; {tried}")
+                }
             }
-            text
         }
         State::Opening | State::Paused => "opening the files".into(),
         State::Checking { done, total } => {
@@ -52,22 +54,16 @@ pub fn text(torrent: &Torrent, stats: &Stats) -> String {
     }
 }
 
-/// Why there is no peer, as far as is known.
+/// Why there is no peer, as far as is known; what says most comes first.
 pub fn why_alone(torrent: &Torrent, stats: &Stats) -> String {
     let trackers = torrent.trackers();
-    let known = count(stats.known, "address", "addresses");
-    let addresses = match (stats.known, stats.dialling) {
-        (0, _) => None,
-        (_, 0) => Some(format!("{known} known, none answers")),
-        (_, tried) => Some(format!("{known} known, {tried} being tried")),
-    };
     let works = trackers.iter().any(|tracker| tracker.state == TrackerState::Working);
     let failed = trackers.iter().find_map(|tracker| Some((tracker, tracker.error.as_ref()?)));
     let asked = match failed {
         _ if trackers.is_empty() => stats.dht.is_none().then(|| "no tracker is asked".to_owned()),
         _ if works && stats.known == 0 => Some("the tracker knows nobody else".to_owned()),
         _ if works => None,
-        Some((tracker, error)) => Some(printable(&format!("{}: {}", tracker.url, without_number(error)))),
+        Some((tracker, error)) => Some(format!("{}: {}", host_of(&tracker.url), printable(&without_number(error)))),
         None => Some("asking the tracker".to_owned()),
     };
     let dht = stats.dht.as_ref().and_then(|dht| match dht.state {
@@ -76,7 +72,54 @@ pub fn why_alone(torrent: &Torrent, stats: &Stats) -> String {
         _ => Some("joining the DHT"),
     });
     let asked = asked.into_iter().chain(dht.map(str::to_owned));
-    addresses.into_iter().chain(asked).collect::<Vec<_>>().join("; ")
+    addresses(stats).into_iter().chain(refused(stats)).chain(asked).collect::<Vec<_>>().join("; ")
+}
+
+/// What came of the addresses that are known.
+fn addresses(stats: &Stats) -> Option<String> {
+    let missed = &stats.missed;
+    let mut ways = [
+        (missed.unencrypted, "refusing encryption, and --encryption require was given"),
+        (missed.refused, "refusing connections"),
+        (missed.hung_up, "hanging up"),
+        (missed.silent, "silent"),
+        (missed.unreachable, "out of reach"),
+        (missed.other, "answering something else"),
+    ];
+    ways.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+    let ways = ways.into_iter().filter(|(number, _)| *number > 0);
+    // What all of them do needs no number.
+    let mut ways: Vec<_> = ways
+        .map(|(number, way)| if number == stats.known { way.to_owned() } else { format!("{number} {way}") })
+        .collect();
+    if stats.dialling > 0 {
+        ways.push(format!("{} being tried", stats.dialling));
+    }
+    let known = count(stats.known, "address", "addresses");
+    match &ways[..] {
+        _ if stats.known == 0 => None,
+        [] => Some(format!("{known} known, to be tried again")),
+        ways => Some(format!("{known} known: {}", ways.join(", "))),
+    }
+}
+
+/// Addresses that were named and are not called.
+fn refused(stats: &Stats) -> impl Iterator<Item = String> {
+    let of = stats.refused;
+    let ways = [
+        (of.blocked, "blocked by --blocklist"),
+        (of.unreachable, "not to be reached from here"),
+        (of.banned, "banned for what was sent from there"),
+    ];
+    ways.into_iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, why)| format!("{} {why}", count(number as usize, "address", "addresses")))
+}
+
+/// The part of a tracker's URL that people know it by.
+fn host_of(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    printable(rest.split(['/', '?']).next().unwrap_or(rest))
 }
 
 /// What was tried to find metadata, in lines.
@@ -87,6 +130,8 @@ pub fn what_was_tried(torrent: &Torrent, stats: &Stats) -> Vec<String> {
         count(tried, "connection tried", "connections tried"),
         stats.peers
     )];
+    tries.extend(addresses(stats));
+    tries.extend(refused(stats));
     let trackers = torrent.trackers();
     for tracker in &trackers {
         let came = match (&tracker.error, tracker.state) {

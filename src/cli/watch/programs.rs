@@ -37,6 +37,15 @@ pub fn refused(stats: &Stats) -> Value {
     })
 }
 
+/// Where nobody was met, by why.
+pub fn missed(stats: &Stats) -> Value {
+    let of = stats.missed;
+    json!({
+        "silent": of.silent, "refused": of.refused, "unreachable": of.unreachable, "hung_up": of.hung_up,
+        "unencrypted": of.unencrypted, "other": of.other,
+    })
+}
+
 /// What is remembered of a peer.
 fn reputation(record: &Record) -> Value {
     let standing = match record.standing() {
