@@ -23,6 +23,8 @@ use super::trace::Trace;
 use super::watch::{Job, Late, NO_SOURCE, NO_SOURCE_OF_MAGNET, Patience, Pipe, Watch};
 use super::words::{Until, read_time, until};
 
+/// How long a search for metadata may get nowhere: each tracker and the DHT have been asked by then.
+const METADATA_PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// How much is read at a time for stdout.
 const CHUNK: usize = 256 * 1024;
 
@@ -130,7 +132,8 @@ pub struct Args {
     /// Fetch from the first byte to the last instead of what is rarest first
     #[arg(long)]
     sequential: bool,
-    /// Give up when there has been no peer, or no metadata, for so long (30s, 5m) [default: wait]
+    /// Give up when there has been no peer, or nothing new of a magnet link's metadata, for so long (30s, 10m); 0 is never
+    /// [default: 5m for metadata, never for peers]
     #[arg(long, value_name = "TIME", value_parser = read_time)]
     timeout: Option<Duration>,
     /// Say where the time goes, and in the end what it went to, what that means and what could be done
@@ -238,7 +241,7 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
 /// What `--timeout` means, given or not.
 fn patience(timeout: Option<Duration>) -> Patience {
     let unless_zero = |timeout: Duration| (!timeout.is_zero()).then_some(timeout);
-    Patience { peers: timeout.and_then(unless_zero), metadata: timeout.and_then(unless_zero) }
+    Patience { peers: timeout.and_then(unless_zero), metadata: unless_zero(timeout.unwrap_or(METADATA_PATIENCE)) }
 }
 
 /// A folder for `-o -`, which goes with the process.
@@ -343,4 +346,23 @@ pub fn pipe(torrent: &Torrent, priorities: &[Priority]) -> anyhow::Result<Pipe> 
         sender.send(copy())
     })?;
     Ok(Pipe { result, cancels })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{METADATA_PATIENCE, patience};
+
+    #[test]
+    fn metadata_is_given_up_unless_somebody_says_otherwise_and_peers_are_waited_for() {
+        let of = |timeout: Option<u64>| {
+            let patience = patience(timeout.map(Duration::from_secs));
+            (patience.peers, patience.metadata)
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(of(None), (None, Some(METADATA_PATIENCE)));
+        assert_eq!(of(Some(7)), (seconds(7), seconds(7)));
+        assert_eq!(of(Some(0)), (None, None));
+    }
 }

@@ -253,8 +253,8 @@ impl Row {
         let patience = watch.patience.metadata.map_or_else(String::new, time);
         let tries = people::what_was_tried(&self.job.torrent, stats);
         let text = format!(
-            "no metadata for {patience}; check that all of the link is there, give an address with --peer, or try again \
-             later\n  {}",
+            "no metadata for {patience}; check that all of the link is there, give an address with --peer, try again \
+             later, or wait for as long as it takes with --timeout 0\n  {}",
             tries.join("\n  ")
         );
         self.end(Code::NoPeers, Some(&text), stats, watch)
