@@ -86,6 +86,7 @@ fn setup(shared: &Arc<Shared>, resources: &Resources, tiers: Vec<Vec<String>>) -
         num_want: resources.config.trackers.numwant,
         user_agent: concat!("ropewalk/", env!("CARGO_PKG_VERSION")).to_owned(),
         bind: resources.config.listen.bind.clone(),
+        encryption: resources.config.peers.encryption,
         timing: Timing::default(),
         tls: resources.tls.clone(),
         key: resources.key_for_trackers,
