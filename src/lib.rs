@@ -161,7 +161,7 @@ pub use download::{DownloadError, download};
 pub use metainfo::{InfoHash, Magnet, Metainfo};
 pub use net::BindError;
 pub use peer::{Activity, Protection, Times};
-pub use policy::{IpFilter, Priority, Reciprocity, Record, Refused, Source, Sources, Standing};
+pub use policy::{IpFilter, Misses, Priority, Reciprocity, Record, Refused, Source, Sources, Standing};
 pub use session::{AddError, Session, SessionError};
 pub use storage::StorageError;
 pub use torrent::{

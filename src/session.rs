@@ -189,9 +189,7 @@ impl Session {
     #[cfg(feature = "upnp")]
     fn map_port(&mut self) -> Result<(), NoThread> {
         let (resources, config) = (&self.resources, &self.resources.config);
-        // Nobody outside can call a loopback address, whatever a gateway does.
-        let local = matches!(config.listen.bind, Some(Bind::Addr(ip)) if ip.is_loopback() || ip.is_ipv6());
-        if !config.port_map.enabled || resources.port == 0 || (local && config.port_map.gateway.is_none()) {
+        if !config.port_map.enabled || self.no_mapping().is_some() {
             return Ok(());
         }
         let (torrents, outside_port) = (Arc::clone(&self.torrents), Arc::clone(&resources.outside_port));
@@ -225,10 +223,25 @@ impl Session {
         Ok(())
     }
 
+    /// Why no gateway could help, whatever it does.
+    #[cfg(feature = "upnp")]
+    fn no_mapping(&self) -> Option<&'static str> {
+        let config = &self.resources.config;
+        match config.listen.bind {
+            _ if self.resources.port == 0 => Some("no port is listened to"),
+            _ if config.port_map.gateway.is_some() => None,
+            Some(Bind::Addr(ip)) if ip.is_loopback() => Some("it is bound to an address of this machine alone"),
+            Some(Bind::Addr(ip)) if ip.is_ipv6() => Some("it is bound to an IPv6 address, which no gateway translates"),
+            _ => None,
+        }
+    }
+
     /// How it stands with the port at the gateway.
     #[cfg(feature = "upnp")]
     pub fn port_mapping(&self) -> MapState {
-        self.port_map.as_ref().map_or(MapState::Off, PortMapper::state)
+        let pointless = self.no_mapping().filter(|_| self.resources.config.port_map.enabled);
+        let none = pointless.map_or(MapState::Off, MapState::Pointless);
+        self.port_map.as_ref().map_or(none, PortMapper::state)
     }
 
     /// Adds a torrent and returns at once: its files are opened and checked meanwhile.

@@ -218,22 +218,33 @@ fn get_from(payload: &Payload, network: Network, port: u16) {
     payload.assert_in(&folder);
 }
 
-/// What the other client learns from a tracker: ropewalk, which has everything.
-fn seed_to(network: Network, single: bool) -> (Session, Announces, Payload) {
-    let session = session(network.ours);
-    let tracker = Announces::start(network.ours, &session.listen_addrs());
-    let payload = match single {
-        true => Payload::single(3_000_017, 256 * 1024, Some(&tracker.url())),
-        false => Payload::folder(PIECE, Some(&tracker.url())),
-    };
-    finish(&add(&session, &payload.metainfo, &payload.data(), &[]));
-    (session, tracker, payload)
+/// What the other client learns of from a tracker: ropewalk, which has everything.
+struct Seeding {
+    session: Session,
+    torrent: Torrent,
+    tracker: Announces,
+    payload: Payload,
+}
+
+impl Seeding {
+    fn start(network: Network, encryption: Encryption, single: bool) -> Self {
+        let session = session_with(network.ours, encryption);
+        let tracker = Announces::start(network.ours, &session.listen_addrs());
+        let payload = match single {
+            true => Payload::single(3_000_017, 256 * 1024, Some(&tracker.url())),
+            false => Payload::folder(PIECE, Some(&tracker.url())),
+        };
+        let torrent = add(&session, &payload.metainfo, &payload.data(), &[]);
+        finish(&torrent);
+        Self { session, torrent, tracker, payload }
+    }
 }
 
 fn give_to_aria2(single: bool) {
     if need::programs(&["aria2c"]) {
         Network::run(|network| {
-            let (session, _tracker, payload) = seed_to(network, single);
+            let Seeding { session, payload, tracker: _tracker, .. } =
+                Seeding::start(network, Encryption::default(), single);
             let folder = payload.empty_folder("out");
             let job = Job { torrent: &payload.torrent(), dir: &folder, ip: network.theirs };
             let (status, said) = clients::aria2(&job, false, Network::free_port(network.theirs)).end();
@@ -254,15 +265,17 @@ fn a_file_goes_to_aria2() {
     give_to_aria2(true);
 }
 
-fn give_to_transmission(single: bool) {
+/// transmission-cli, with this option about encryption, learns of us from its tracker and calls us.
+fn to_transmission(ours: Encryption, theirs: &str, single: bool, check: impl FnOnce(&Torrent) + Send) {
     if need::programs(&["transmission-cli"]) {
         Network::run_off_loopback(|network| {
-            let (session, tracker, payload) = seed_to(network, single);
+            let Seeding { session, torrent, tracker, payload } = Seeding::start(network, ours, single);
             let folder = payload.empty_folder("out");
             let job = Job { torrent: &payload.torrent(), dir: &folder, ip: network.theirs };
             let port = Network::free_port(network.theirs);
-            let getter = clients::transmission(&job, port, &payload.empty_folder("config"), "-et");
+            let getter = clients::transmission(&job, port, &payload.empty_folder("config"), theirs);
             tracker.wait_for(&["event=completed"]);
+            check(&torrent);
             // It writes what it still holds on its way out.
             getter.interrupt();
             session.shutdown();
@@ -273,19 +286,20 @@ fn give_to_transmission(single: bool) {
 
 #[test]
 fn a_folder_goes_to_transmission() {
-    give_to_transmission(false);
+    to_transmission(Encryption::default(), "-et", false, |_| ());
 }
 
 #[test]
 fn a_file_goes_to_transmission() {
-    give_to_transmission(true);
+    to_transmission(Encryption::default(), "-et", true, |_| ());
 }
 
 #[test]
 fn a_folder_goes_to_rqbit() {
     if need::unpackaged("rqbit") {
         Network::run(|network| {
-            let (session, _tracker, payload) = seed_to(network, false);
+            let Seeding { session, payload, tracker: _tracker, .. } =
+                Seeding::start(network, Encryption::default(), false);
             let folder = payload.empty_folder("out");
             let job = Job { torrent: &payload.torrent(), dir: &folder, ip: network.theirs };
             let (status, said) = clients::rqbit(&job).end();

@@ -89,6 +89,7 @@ fn a_download_leaves_a_page_with_all_of_its_pieces_peers_and_files() {
     let peers = data["peers"].as_array().unwrap();
     assert_eq!((peers.len(), peers[0]["pieces"].as_u64()), (1, Some(pieces)));
     assert!(peers[0]["client"].as_str().unwrap().starts_with("ropewalk"));
+    assert_eq!(peers[0]["protection"], "handshake", "as two ropewalks agree by themselves");
     assert!(peers[0]["down"].as_u64() >= Some(payload.len()));
     assert_eq!(data["marks"]["file"]["seen"], 6, "an empty file has no piece to wait for");
     assert!(data["finished"].as_u64() <= data["end"].as_u64());
@@ -144,4 +145,5 @@ fn a_browser_draws_the_page_whatever_the_names_are() {
     assert!(!dom.contains("<img"), "names stay names");
     assert!(dom.contains("<h1>&lt;img src=x onerror=alert(1)&gt;&lt;!--&lt;script&gt;"));
     assert_eq!(dom.matches("class=\"addr\"").count(), 1, "the peer has its line");
+    assert!(dom.contains("class=\"client\">MSE · ropewalk"), "and says how its connection is protected");
 }

@@ -48,6 +48,25 @@ Examples:
   ropewalk dht run --bind 127.0.0.1 --port 7000
   ropewalk dht put 'hello' --bind 127.0.0.1 --node 127.0.0.1:7000
 
+Objects of --json, one per line, each with the field \"event\"; ids, hashes, keys and signatures
+are hexadecimal:
+  peer       address                                     of peers, one for each
+  scrape     seeds, peers: estimates                     of scrape
+  pong       address, id, milliseconds                   of ping
+  item       target, value (text, or escaped bencode), bencode; with a key also
+             key, salt, seq, signature                   of get
+  stored     as item, and nodes: how many keep it        of put
+  sample     address, id, known (torrents), interval (seconds until the node may be
+             asked again), samples (info-hashes)         of sample, one for each node
+  listening  addresses                                   of run
+  status     state (joining, joined, alone), nodes_v4, nodes_v6, external_v4,
+             external_v6 (our address as nodes see it, or null), answered, dropped
+             (queries), torrents, peers, items (kept)    of run, every 5 seconds
+  summary    the last one, of all but ping: asked, answered (nodes), hops; of peers also
+             peers and announced (nodes, or null where it was not asked for), of sample
+             also samples; of run instead the fields of status
+  error      message, result, code: there was no answer
+
 Exit codes:
   0  done: there was an answer
   1  another error, or nobody stored it

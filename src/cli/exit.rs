@@ -29,7 +29,8 @@ macro_rules! meanings {
   1  another error
   2  wrong usage
   3  stopped by Ctrl-C (or SIGTERM) before it was done
-  4  nothing to connect to: no tracker and no peer, or none within --timeout
+  4  nothing to connect to: no tracker and no peer, or none within --timeout,
+     or no metadata of a magnet link within it (5 minutes where it is not given)
   5  disk: full, no permission, another error of reading or writing
   6  bad input: not a torrent, or one that cannot be fetched or used"
     };

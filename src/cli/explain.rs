@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use ropewalk::{Explanation, Stats, Times, Torrent};
 use serde_json::{Map, Value, json};
 
-use super::screen::{Screen, say_whole};
+use super::screen::{Screen, say};
 use super::words::{percent, printable, size, time};
 
 /// How often the live line changes.
@@ -37,7 +37,7 @@ impl Explain {
         }
         let text = self.line(torrent, now);
         if let Some(bar) = &self.bar {
-            say_whole(bar, &text);
+            say(bar, &text);
         }
     }
 

@@ -20,9 +20,11 @@ use super::select::{Pattern, numbered, priorities};
 use super::signal::Stop;
 use super::source::{self, Source};
 use super::trace::Trace;
-use super::watch::{Job, Late, NO_SOURCE, NO_SOURCE_OF_MAGNET, Pipe, Watch};
+use super::watch::{Job, Late, NO_SOURCE, NO_SOURCE_OF_MAGNET, Patience, Pipe, Watch};
 use super::words::{Until, read_time, until};
 
+/// How long a search for metadata may get nowhere: each tracker and the DHT have been asked by then.
+const METADATA_PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// How much is read at a time for stdout.
 const CHUNK: usize = 256 * 1024;
 
@@ -84,8 +86,9 @@ the torrent, as `ropewalk show` prints it, below the folder:
   file          number, path: every byte of this file is verified
   tracker       message
   dht           message: no node answers; said once
+  mapping       port: with --map-port, the gateway is asked
   mapped        external (address), protocol (pcp, nat-pmp, upnp): with --map-port
-  not-mapped    error: with --map-port; it is tried again
+  not-mapped    error: with --map-port; where a gateway failed, it is tried again
   peer          address: connected
   peer-gone     address, why, reputation (null, or standing: good, unknown, poor,
                 cheat; useful (bytes), lies, faults, stalls, which fade; last_seen)
@@ -95,7 +98,9 @@ the torrent, as `ropewalk show` prints it, below the folder:
   seeding       from now on
   summary       result (done, stopped, no-peers, disk, ...), code, error, folder,
                 wanted, done, downloaded, uploaded, wasted, seconds, refused
-                (addresses of peers by why, blocked_callers); with
+                (addresses of peers not called by why, blocked_callers), missed
+                (known addresses where nobody was met, by why: silent, refused,
+                unreachable, hung_up, unencrypted, other); with
                 --explain also explanation: seconds by activity, of the torrent,
                 its connections, sending threads, verify workers and each peer
   error         message, result, code: nothing was begun
@@ -127,7 +132,8 @@ pub struct Args {
     /// Fetch from the first byte to the last instead of what is rarest first
     #[arg(long)]
     sequential: bool,
-    /// Give up when there has been no peer, or no metadata, for so long (30s, 5m) [default: wait]
+    /// Give up when there has been no peer, or nothing new of a magnet link's metadata, for so long (30s, 10m); 0 is never
+    /// [default: 5m for metadata, never for peers]
     #[arg(long, value_name = "TIME", value_parser = read_time)]
     timeout: Option<Duration>,
     /// Say where the time goes, and in the end what it went to, what that means and what could be done
@@ -214,14 +220,13 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
         jobs.push(Job { torrent, seed: args.seed, seed_only: false, has_source, pipe, late });
     }
     let recording = trace.zip(jobs.first()).map(|(trace, job)| trace.start(&job.torrent)).transpose()?;
-    let patience = args.timeout.filter(|timeout| !timeout.is_zero());
     let code = Watch {
         screen,
         json: &json,
         stop,
         #[cfg(feature = "upnp")]
         session: &session,
-        patience,
+        patience: patience(args.timeout),
         explain: args.explain,
     }
     .follow(jobs);
@@ -231,6 +236,12 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     };
     session.shutdown();
     code
+}
+
+/// What `--timeout` means, given or not.
+fn patience(timeout: Option<Duration>) -> Patience {
+    let unless_zero = |timeout: Duration| (!timeout.is_zero()).then_some(timeout);
+    Patience { peers: timeout.and_then(unless_zero), metadata: unless_zero(timeout.unwrap_or(METADATA_PATIENCE)) }
 }
 
 /// A folder for `-o -`, which goes with the process.
@@ -335,4 +346,23 @@ pub fn pipe(torrent: &Torrent, priorities: &[Priority]) -> anyhow::Result<Pipe> 
         sender.send(copy())
     })?;
     Ok(Pipe { result, cancels })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{METADATA_PATIENCE, patience};
+
+    #[test]
+    fn metadata_is_given_up_unless_somebody_says_otherwise_and_peers_are_waited_for() {
+        let of = |timeout: Option<u64>| {
+            let patience = patience(timeout.map(Duration::from_secs));
+            (patience.peers, patience.metadata)
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(of(None), (None, Some(METADATA_PATIENCE)));
+        assert_eq!(of(Some(7)), (seconds(7), seconds(7)));
+        assert_eq!(of(Some(0)), (None, None));
+    }
 }

@@ -20,7 +20,7 @@ Examples:
   ropewalk create album -o - | ropewalk magnet -
 
 --json prints one object: magnet, info_hash, info_hash_v2, name, trackers, web_seeds, peers,
-dht_nodes, select (pairs of the first and the last file, counted from 0).
+dht_nodes, select (pairs of the first and the last file, counted from 1, padding included).
 
 Exit codes:
   0  done
@@ -98,8 +98,14 @@ pub fn for_programs(magnet: &Magnet) -> Value {
         "web_seeds": magnet.web_seeds,
         "peers": magnet.peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "dht_nodes": magnet.nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "select": magnet.select.ranges().iter().map(|range| [*range.start(), *range.end()]).collect::<Vec<_>>(),
+        "select": selected(magnet).collect::<Vec<_>>(),
     })
+}
+
+/// The first and the last of each range of files that a link selects, counted from 1 as everywhere; the link itself counts
+/// from 0. Padding counts here, as nobody knows before the metadata is there what of the torrent is padding.
+fn selected(magnet: &Magnet) -> impl Iterator<Item = [u64; 2]> {
+    magnet.select.ranges().iter().map(|range| [u64::from(*range.start()) + 1, u64::from(*range.end()) + 1])
 }
 
 /// What a link holds, line by line.
@@ -115,9 +121,10 @@ pub fn for_people(magnet: &Magnet) -> String {
     rows.extend(magnet.web_seeds.iter().map(|url| ("web seeds", url.clone())));
     rows.extend(magnet.peers.iter().map(|peer| ("peers", peer.to_string())));
     rows.extend(magnet.nodes.iter().map(|node| ("DHT nodes", node.to_string())));
-    // People count from 1, and so do `show` and `--files`; padding, which they leave out, is not known here.
     if !magnet.select.is_empty() {
-        rows.push(("selects", format!("files {}, counted from 0", magnet.select)));
+        let range = |[first, last]: [u64; 2]| if first == last { first.to_string() } else { format!("{first}-{last}") };
+        let ranges: Vec<_> = selected(magnet).map(range).collect();
+        rows.push(("selects", format!("files {}", ranges.join(","))));
     }
     let mut text = String::new();
     let mut last = "";

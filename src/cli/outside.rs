@@ -23,10 +23,29 @@ impl Outside {
                     screen.note(&format!("peers can call {external}, which the gateway passes on ({protocol})"));
                 }
             }
+            MapState::Asking => {
+                json.event("mapping", json!({ "port": session.port() }));
+                if !json.is_wanted() {
+                    screen.note(&format!(
+                        "asking the gateway to pass port {} on, by PCP, NAT-PMP or UPnP: 10 seconds where none answers",
+                        session.port()
+                    ));
+                }
+            }
+            MapState::Pointless(why) => {
+                json.event("not-mapped", json!({ "error": why }));
+                if !json.is_wanted() {
+                    screen.note(&format!("--map-port does nothing here: {why}"));
+                }
+            }
             MapState::Failed(why) => {
                 json.event("not-mapped", json!({ "error": &**why }));
                 if !json.is_wanted() {
-                    screen.note(&format!("the port is not mapped: {why}"));
+                    screen.note(&format!(
+                        "the port is not mapped: {why}; it is tried again, and port {} can be opened by hand in the \
+                         gateway's settings",
+                        session.port()
+                    ));
                 }
             }
             _ => {}

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use console::{Term, measure_text_width};
+use console::{Term, measure_text_width, truncate_str};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -27,6 +27,8 @@ pub const EVENT: Duration = Duration::from_secs(1);
 pub const NAME: usize = 16;
 /// A bar has as many columns at least: with fewer it says nothing.
 const LEAST_BAR: usize = 18;
+/// With fewer columns left, nothing is said of a part that does not fit.
+const WORTH_CUTTING: usize = 24;
 /// What is done sooner needs no bar.
 const WORTH_A_BAR: Duration = Duration::from_millis(400);
 
@@ -148,35 +150,37 @@ fn fitting(columns: usize, fields: &[String]) -> String {
     text
 }
 
-/// Says as many of the parts, which are separated by commas, as there is room for in place of a bar.
-pub fn say_whole(bar: &ProgressBar, text: &str) {
-    let columns = usize::from(Term::stderr().size().1);
-    let room = columns.saturating_sub(measure_text_width(&bar.prefix()) + "  ".len());
-    say(bar, whole(room, text).to_owned());
-}
-
-/// As many of the parts as fit in so many columns; the first in any case.
-fn whole(columns: usize, text: &str) -> &str {
-    let mut text = text;
-    while measure_text_width(text) > columns
-        && let Some((before, _)) = text.rsplit_once(", ")
-    {
-        text = before;
-    }
-    text
-}
-
-/// Says something in place of a bar, cut off at the edge of the terminal.
-pub fn say(bar: &ProgressBar, text: String) {
+/// Says something in place of a bar: as many of its parts as there is room for.
+pub fn say(bar: &ProgressBar, text: &str) {
     bar.set_style(style(TEXT));
-    bar.set_message(text);
+    bar.set_message(whole(room_beside(bar), text));
 }
 
 /// Says what is being waited for, with a sign that something goes on.
-pub fn search(bar: &ProgressBar, text: String) {
+pub fn search(bar: &ProgressBar, text: &str) {
     bar.set_style(style(SEARCH));
-    bar.set_message(text);
+    bar.set_message(whole(room_beside(bar).saturating_sub("⠁ ".chars().count()), text));
     bar.tick();
+}
+
+/// The columns that a bar's prefix leaves.
+fn room_beside(bar: &ProgressBar) -> usize {
+    let columns = usize::from(Term::stderr().size().1);
+    columns.saturating_sub(measure_text_width(&bar.prefix()) + "  ".len())
+}
+
+/// As many of the parts, which are separated by commas and semicolons, as fit in so many columns. The next one is cut off
+/// where more of it is seen than of nothing, the first in any case.
+fn whole(columns: usize, text: &str) -> String {
+    if measure_text_width(text) <= columns {
+        return text.to_owned();
+    }
+    let ends = text.match_indices([',', ';']).filter(|&(at, _)| text[at + 1..].starts_with(' ')).map(|(at, _)| at);
+    let kept = ends.take_while(|&at| measure_text_width(&text[..at]) <= columns).last();
+    match kept {
+        Some(end) if columns - measure_text_width(&text[..end]) < WORTH_CUTTING => text[..end].to_owned(),
+        _ => truncate_str(text, columns, "…").into_owned(),
+    }
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -265,10 +269,13 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_on_a_line_is_left_out_whole() {
+    fn what_does_not_fit_on_a_line_is_left_out_whole_unless_it_is_long() {
         let text = "62 % waiting for unchoke, 30 % for blocks, 8 % nothing wanted";
         assert_eq!(whole(61, text), text);
         assert_eq!(whole(60, text), "62 % waiting for unchoke, 30 % for blocks");
-        assert_eq!(whole(10, text), "62 % waiting for unchoke");
+        assert_eq!(whole(10, text), "62 % wait…");
+        let text = "looking for metadata; tracker.example:6969: cannot reach the tracker";
+        assert_eq!(whole(60, text), "looking for metadata; tracker.example:6969: cannot reach th…");
+        assert_eq!(whole(30, text), "looking for metadata");
     }
 }

@@ -12,7 +12,7 @@ use super::screen::Screen;
 use super::select::numbered;
 use super::signal::Stop;
 use super::source;
-use super::watch::{Job, Watch};
+use super::watch::{Job, Patience, Watch};
 use super::words::{Until, count, shown, until};
 
 /// Missing files that are named.
@@ -79,6 +79,9 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     if !args.json {
         screen.note(&format!("listening on port {}", session.port()));
     }
+    if !args.network.has_source(&metainfo, &peers) {
+        screen.note("nobody is told of it, by no tracker, DHT or local network: others have to be given your address");
+    }
     let options = AddOptions {
         start: Start::Paused,
         check: if trusted { Check::Journal } else { Check::ReadOnly },
@@ -95,7 +98,7 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
         stop,
         #[cfg(feature = "upnp")]
         session: &session,
-        patience: None,
+        patience: Patience::default(),
         explain: false,
     }
     .follow(vec![job]);

@@ -30,7 +30,8 @@ Examples:
 multi_file, files (number, path in the torrent, size, executable), trackers (a list per tier),
 web_seeds, http_seeds, nodes (of the DHT), comment, created_by, created (seconds since 1970),
 source, unknown_keys (top, info). Of a magnet link: magnet, info_hash, info_hash_v2, name, trackers,
-web_seeds, peers, dht_nodes, select (pairs of the first and the last file, counted from 0).
+web_seeds, peers, dht_nodes, select (pairs of the first and the last file, counted from 1, padding
+included, for nobody knows yet which files are that).
 
 Exit codes:
   0  done

@@ -17,8 +17,8 @@ use super::network::Network;
 use super::screen::{Screen, say};
 use super::signal::Stop;
 use super::source::{self, Source as Named};
-use super::watch::{NO_SOURCE, NO_SOURCE_OF_MAGNET};
-use super::words::{count, in_columns, left, percent, printable, read_time, size};
+use super::watch::{NO_SOURCE, NO_SOURCE_OF_MAGNET, why_alone};
+use super::words::{count, in_columns, left, percent, printable, read_time, size, time};
 
 /// How often the swarm is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -108,12 +108,19 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
         }
     };
     let mut swarm = Swarm::default();
+    if !screen.is_live() && !args.json {
+        screen.note(&format!("{}: looking for {}", torrent.name(), time(args.time)));
+    }
     let stopped = watch(&torrent, args.time, &mut swarm, screen, stop)?;
+    let why = why_alone(&torrent, &torrent.stats());
     session.shutdown();
     if args.json {
         screen.bytes(format!("{}\n", swarm.json(&torrent)).as_bytes())?;
     } else {
         screen.print(&swarm.text(&torrent))?;
+    }
+    if swarm.seen.is_empty() && !stopped {
+        screen.error(&format!("no peer was reached: {why}; look longer with --time, or name one with --peer"));
     }
     Ok(match stopped {
         true => Code::Stopped,
@@ -134,7 +141,7 @@ fn watch(torrent: &Torrent, time: Duration, swarm: &mut Swarm, screen: &Screen, 
         swarm.look(torrent, began.elapsed());
         let remaining = time.saturating_sub(began.elapsed());
         for (line, text) in lines.iter().zip(swarm.live(pieces(torrent), remaining)) {
-            say(line, text);
+            say(line, &text);
         }
         if stopped || remaining.is_zero() {
             lines.iter().for_each(ProgressBar::finish_and_clear);

@@ -245,6 +245,7 @@ fn peer(stats: PeerStats) -> PeerLook {
         addr: stats.addr,
         client: stats.client,
         incoming: stats.incoming,
+        protection: stats.protection,
         down: stats.downloaded,
         up: stats.uploaded,
         wasted: stats.wasted,

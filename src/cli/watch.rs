@@ -1,7 +1,11 @@
 //! Torrents of a session, followed to their end: progress for people and programs, and when it is enough.
 //!
 //! It owns the loop that looks a few dozen times a second at what the torrents' owners publish. It looks instead of
-//! listening to events because that costs the same at any speed.
+//! listening to events because that costs the same at any speed. What is said is put into words by [`people`] and into
+//! fields by [`programs`].
+
+mod people;
+mod programs;
 
 use std::io;
 use std::path::PathBuf;
@@ -12,12 +16,10 @@ use crossbeam_channel::Receiver;
 use indicatif::ProgressBar;
 #[cfg(feature = "upnp")]
 use ropewalk::Session;
-use ropewalk::{
-    CancelRead, Data, DhtState, DhtStatus, Event, Metainfo, Record, Standing, State, Stats, Torrent, TrackerState,
-};
-use serde_json::{Value, json};
+use ropewalk::{CancelRead, Data, DhtState, Event, State, Stats, Torrent};
+use serde_json::json;
 
-use super::exit::{Code, code_of, io_text, text_of, without_number};
+use super::exit::{Code, code_of, io_text, text_of};
 use super::explain::{self, Explain};
 use super::json::Json;
 #[cfg(feature = "upnp")]
@@ -25,19 +27,12 @@ use super::outside::Outside;
 use super::screen::{DRAW, EVENT, LINE, NAME, Screen, say, search, show};
 use super::select::{Pattern, numbered, priorities};
 use super::signal::Stop;
-use super::words::{Until, count, in_columns, left, part, percent, printable, rate, shown, size, time};
+use super::words::{Until, count, in_columns, part, percent, rate, shown, size, time};
+pub use people::{NO_SOURCE, NO_SOURCE_OF_MAGNET, why_alone};
+use programs::{numbers, what_it_is, with_id};
 
 /// How often a torrent is looked at while it is opened, and afterwards.
 const LOOK: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(20));
-/// Nothing could lead to a peer.
-pub const NO_SOURCE: &str = "nothing to connect to: no tracker that ropewalk can ask, and no --peer; \
-                             give an address with --peer HOST:PORT, or let the DHT look for one";
-/// The same for a magnet link.
-pub const NO_SOURCE_OF_MAGNET: &str = "nothing to ask for the metadata: the magnet link names no peer and no tracker that \
-                                       ropewalk can ask, and there is no --peer; give an address with --peer HOST:PORT, \
-                                       let the DHT look for one, or give the .torrent file";
-/// Wrong files that are named.
-const NAMED: usize = 10;
 
 /// One torrent to follow. It was added paused.
 pub struct Job {
@@ -76,10 +71,18 @@ pub struct Watch<'a> {
     /// Whose torrents they are.
     #[cfg(feature = "upnp")]
     pub session: &'a Session,
-    /// How long a download may be without any peer.
-    pub patience: Option<Duration>,
+    pub patience: Patience,
     /// Whether to say where the time goes.
     pub explain: bool,
+}
+
+/// How long to wait for others; `None` for as long as it takes.
+#[derive(Default)]
+pub struct Patience {
+    /// How long a download may be without any peer.
+    pub peers: Option<Duration>,
+    /// How long a search for metadata may get nowhere.
+    pub metadata: Option<Duration>,
 }
 
 impl Watch<'_> {
@@ -181,6 +184,8 @@ impl Row {
             // Peers that do not have it are of no use; whatever comes of it is.
             State::Metadata { pieces, .. } if pieces == self.metadata => {}
             State::Metadata { pieces, .. } => (self.metadata, self.alone_since) = (pieces, now),
+            // It is not peers that are waited for.
+            State::Waiting(_) => self.alone_since = now,
             _ if stats.peers > 0 => self.alone_since = now,
             _ => {}
         }
@@ -188,9 +193,7 @@ impl Row {
             self.met(watch);
         }
         match &stats.state {
-            State::Metadata { .. } if watch.patience.is_some_and(|patience| now - self.alone_since >= patience) => {
-                self.found_nothing(&stats, watch)?;
-            }
+            State::Metadata { .. } if self.waited(watch.patience.metadata, now) => self.found_nothing(&stats, watch)?,
             State::Paused if !self.resumed => self.begin(&stats, watch)?,
             State::Checking { .. } => self.checked = true,
             State::Downloading if self.is_alone(now, watch) => {
@@ -199,7 +202,7 @@ impl Row {
             State::Seeding => self.seeding(&stats, now, watch)?,
             State::Failed(failure) => {
                 let code = if failure.disk { Code::Disk } else { Code::Other };
-                self.end(code, Some(&what_to_do(&failure.message)), &stats, watch)?;
+                self.end(code, Some(&people::what_to_do(&failure.message)), &stats, watch)?;
             }
             State::Stopped => self.end(Code::Other, Some("it ended by itself"), &stats, watch)?,
             _ => {}
@@ -221,8 +224,12 @@ impl Row {
     /// Whether there has been no peer for longer than was asked for. Statistics may be a moment old, and somebody may have
     /// come just now.
     fn is_alone(&self, now: Instant, watch: &Watch<'_>) -> bool {
-        watch.patience.is_some_and(|patience| now - self.alone_since >= patience)
-            && self.job.torrent.explain().peers.iter().all(|peer| peer.gone)
+        self.waited(watch.patience.peers, now) && self.job.torrent.explain().peers.iter().all(|peer| peer.gone)
+    }
+
+    /// Whether nobody, or nothing, has come for so long.
+    fn waited(&self, patience: Option<Duration>, now: Instant) -> bool {
+        patience.is_some_and(|patience| now - self.alone_since >= patience)
     }
 
     /// The metadata of a magnet link is there.
@@ -243,35 +250,11 @@ impl Row {
 
     /// The metadata of a magnet link did not come in time.
     fn found_nothing(&mut self, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
-        let patience = watch.patience.map_or_else(String::new, time);
-        let State::Metadata { tried, offering, .. } = stats.state else { return Ok(()) };
-        let mut tries = vec![format!(
-            "{}: {} connected, {offering} with metadata",
-            count(tried, "connection tried", "connections tried"),
-            stats.peers
-        )];
-        let trackers = self.job.torrent.trackers();
-        for tracker in &trackers {
-            let came = match (&tracker.error, tracker.state) {
-                (Some(error), _) => without_number(error),
-                (None, TrackerState::Working) => count(tracker.peers, "peer", "peers"),
-                (None, _) => "no answer yet".to_owned(),
-            };
-            tries.push(printable(&format!("{}: {came}", tracker.url)));
-        }
-        if trackers.is_empty() {
-            tries.push("no tracker was asked".to_owned());
-        }
-        if let Some(dht) = &stats.dht {
-            let nodes = count(dht.nodes(), "node", "nodes");
-            tries.push(match dht.state {
-                DhtState::Alone => "the DHT: no node answers".to_owned(),
-                DhtState::Joined => format!("the DHT: {nodes} known, nobody with this torrent answered"),
-                _ => format!("the DHT: being joined, {nodes} known"),
-            });
-        }
+        let patience = watch.patience.metadata.map_or_else(String::new, time);
+        let tries = people::what_was_tried(&self.job.torrent, stats);
         let text = format!(
-            "no metadata for {patience}; try again later, or give an address with --peer\n  {}",
+            "no metadata for {patience}; check that all of the link is there, give an address with --peer, try again \
+             later, or wait for as long as it takes with --timeout 0\n  {}",
             tries.join("\n  ")
         );
         self.end(Code::NoPeers, Some(&text), stats, watch)
@@ -294,7 +277,7 @@ impl Row {
         }
         let complete = stats.done == stats.wanted;
         if !complete && self.job.seed_only {
-            return self.end(Code::WrongData, Some(&self.what_is_wrong()), stats, watch);
+            return self.end(Code::WrongData, Some(&people::what_is_wrong(&self.job.torrent)), stats, watch);
         }
         if !complete && !self.job.has_source {
             return self.end(Code::NoPeers, Some(NO_SOURCE), stats, watch);
@@ -346,8 +329,8 @@ impl Row {
     }
 
     fn gave_up(&mut self, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
-        let patience = watch.patience.map_or_else(String::new, time);
-        let why = self.why_alone(stats);
+        let patience = watch.patience.peers.map_or_else(String::new, time);
+        let why = people::why_alone(&self.job.torrent, stats);
         let text = format!("no peer for {patience} ({why}); try again later, or give an address with --peer");
         self.end(Code::NoPeers, Some(&text), stats, watch)
     }
@@ -435,7 +418,7 @@ impl Row {
             "result": code.name(), "code": code as u8, "error": why, "folder": self.job.torrent.dir().to_string_lossy(),
             "wanted": stats.wanted, "done": stats.done, "downloaded": stats.downloaded,
             "uploaded": stats.uploaded, "wasted": stats.wasted, "seconds": self.began.elapsed().as_secs_f64(),
-            "refused": refused(stats),
+            "refused": programs::refused(stats), "missed": programs::missed(stats),
         });
         if let Some(explanation) = &explanation {
             summary["explanation"] = explain::numbers(explanation);
@@ -473,7 +456,7 @@ impl Row {
 
     /// Draws the bar, prints a line or tells a program, where it is time.
     fn tell(&mut self, stats: &Stats, now: Instant, watch: &Watch<'_>) {
-        let doing = doing(&stats.state);
+        let doing = programs::doing(&stats.state);
         let changed = doing != self.doing;
         if changed && self.searching && !watch.screen.is_live() && !watch.json.is_wanted() {
             watch.screen.note(&format!("{}: looking for its metadata", self.job.torrent.name()));
@@ -488,7 +471,7 @@ impl Row {
         }
         // A program hears of every change, and of progress whether there is a bar or not.
         if watch.json.is_wanted() && (changed || now - self.told >= EVENT) {
-            watch.json.event("progress", with_id(&self.job.torrent, progress(stats, doing)));
+            watch.json.event("progress", with_id(&self.job.torrent, programs::progress(stats, doing)));
         }
         if !changed && now - self.told < every {
             return;
@@ -496,10 +479,12 @@ impl Row {
         self.doing = doing;
         if let Some(bar) = &self.bar {
             match stats.state {
-                State::Metadata { .. } => search(bar, self.text(stats)),
-                State::Checking { done, total } => show(bar, done.into(), total.into(), &[self.text(stats)]),
-                State::Downloading if stats.peers > 0 => show(bar, stats.done, stats.wanted, &fields(stats)),
-                _ => say(bar, self.text(stats)),
+                State::Metadata { .. } => search(bar, &people::text(&self.job.torrent, stats)),
+                State::Checking { done, total } => {
+                    show(bar, done.into(), total.into(), &[people::text(&self.job.torrent, stats)])
+                }
+                State::Downloading if stats.peers > 0 => show(bar, stats.done, stats.wanted, &people::fields(stats)),
+                _ => say(bar, &people::text(&self.job.torrent, stats)),
             }
             if let Some(explain) = &mut self.explain {
                 explain.draw(&self.job.torrent, now);
@@ -507,7 +492,11 @@ impl Row {
         } else if !watch.json.is_wanted() && (self.resumed || self.checked || self.searching) {
             // The first moments of anything have nothing to tell.
             if !changed {
-                watch.screen.note(&format!("{}: {}", self.job.torrent.name(), self.text(stats).trim_start()));
+                watch.screen.note(&format!(
+                    "{}: {}",
+                    self.job.torrent.name(),
+                    people::text(&self.job.torrent, stats).trim_start()
+                ));
                 if let Some(explain) = &mut self.explain {
                     let line = explain.line(&self.job.torrent, now);
                     watch.screen.note(&format!("{}: {line}", self.job.torrent.name()));
@@ -517,230 +506,17 @@ impl Row {
         self.told = now;
     }
 
-    /// What it is at.
-    fn text(&self, stats: &Stats) -> String {
-        let peers = count(stats.peers, "peer", "peers");
-        match &stats.state {
-            State::Metadata { tried, offering, pieces, total } => {
-                let mut text = format!("looking for metadata: {peers} connected, {tried} tried");
-                if *total > 0 {
-                    text += &format!(", {pieces} of {} from {offering}", count(*total as usize, "piece", "pieces"));
-                } else if stats.peers == 0 {
-                    text = text + ", " + &self.why_alone(stats);
-                }
-                text
-            }
-            State::Opening | State::Paused => "opening the files".into(),
-            State::Checking { done, total } => {
-                format!("{:>3} %  checking the files", percent(u64::from(*done), u64::from(*total)))
-            }
-            State::Waiting(why) => format!("waiting: {why}"),
-            State::Seeding => {
-                let (up, sent) = (rate(stats.up_rate), size(stats.uploaded));
-                format!("seeding  {up:>12} up  {peers}  {sent} sent")
-            }
-            _ if stats.peers == 0 => {
-                let percent = percent(stats.done, stats.wanted);
-                format!("{percent:>3} %  no peers yet: {}", self.why_alone(stats))
-            }
-            _ => {
-                let (percent, part) = (percent(stats.done, stats.wanted), part(stats.done, stats.wanted));
-                let (down, left) = (rate(stats.down_rate), stats.eta().map_or_else(String::new, left));
-                let up = if stats.up_rate > 0 { format!(", {} up", rate(stats.up_rate)) } else { String::new() };
-                let left = if left.is_empty() { left } else { format!(", {left}") };
-                format!("{percent} %, {part}, {down}{up}, {peers}{left}")
-            }
-        }
-    }
-
-    /// Why there is no peer, as far as is known.
-    fn why_alone(&self, stats: &Stats) -> String {
-        let trackers = self.job.torrent.trackers();
-        let known = count(stats.known, "address", "addresses");
-        let addresses = match (stats.known, stats.dialling) {
-            (0, _) => None,
-            (_, 0) => Some(format!("{known} known, none answers")),
-            (_, tried) => Some(format!("{known} known, {tried} being tried")),
-        };
-        let works = trackers.iter().any(|tracker| tracker.state == TrackerState::Working);
-        let failed = trackers.iter().find_map(|tracker| Some((tracker, tracker.error.as_ref()?)));
-        let asked = match failed {
-            _ if trackers.is_empty() => stats.dht.is_none().then(|| "no tracker is asked".to_owned()),
-            _ if works && stats.known == 0 => Some("the tracker knows nobody else".to_owned()),
-            _ if works => None,
-            Some((tracker, error)) => Some(printable(&format!("{}: {}", tracker.url, without_number(error)))),
-            None => Some("asking the tracker".to_owned()),
-        };
-        let dht = stats.dht.as_ref().and_then(|dht| match dht.state {
-            DhtState::Alone => Some("no node of the DHT answers"),
-            DhtState::Joined => (stats.known == 0).then_some("the DHT knows nobody else"),
-            _ => Some("joining the DHT"),
-        });
-        let asked = asked.into_iter().chain(dht.map(str::to_owned));
-        addresses.into_iter().chain(asked).collect::<Vec<_>>().join("; ")
-    }
-
     /// Where the content is.
     fn path(&self) -> PathBuf {
         self.job.torrent.dir().join(self.job.torrent.name())
     }
 
-    /// The files that are not as the torrent says.
-    fn what_is_wrong(&self) -> String {
-        let (torrent, have) = (&self.job.torrent, self.job.torrent.pieces());
-        let layout = torrent.metainfo().map(Metainfo::layout);
-        let mut wrong = Vec::new();
-        for (layout, file) in
-            layout.into_iter().flat_map(|layout| numbered(layout).map(move |(_, file)| (layout, file)))
-        {
-            let of = layout.pieces_of(file);
-            let bad = of.clone().filter(|&piece| !have.get(piece)).count();
-            if bad > 0 {
-                let path = torrent.path_of(file);
-                wrong.push(match path.exists() {
-                    true => format!("{}: {bad} of {}", shown(&path), count(of.len(), "piece", "pieces")),
-                    false => format!("{}: missing", shown(&path)),
-                });
-            }
-        }
-        let more = wrong.len().saturating_sub(NAMED);
-        wrong.truncate(NAMED);
-        let more = if more > 0 { format!("\n  and {}", count(more, "file more", "files more")) } else { String::new() };
-        format!(
-            "the files are not what the torrent says; `ropewalk get` into {} fetches them again\n  {}{more}",
-            torrent.dir().display(),
-            wrong.join("\n  ")
-        )
-    }
-
     /// Passes what happened on to a program.
     fn pass_events(&self, watch: &Watch<'_>) {
         let Some(events) = &self.events else { return };
-        for event in events.try_iter() {
-            let torrent = &self.job.torrent;
-            let (name, fields) = match event {
-                Event::File(file) => {
-                    let number = self.numbers.get(file.get() as usize);
-                    let path = torrent.metainfo().map(|metainfo| metainfo.layout().file(file).path().to_string_lossy());
-                    ("file", json!({ "number": number, "path": path }))
-                }
-                Event::PeerConnected(addr) => ("peer", json!({ "address": addr.to_string() })),
-                Event::PeerGone { addr, why, record } => {
-                    let reputation = record.as_ref().map(reputation);
-                    let why = printable(&why);
-                    ("peer-gone", json!({ "address": addr.to_string(), "why": why, "reputation": reputation }))
-                }
-                Event::PeerBanned(addr) => ("banned", json!({ "address": addr.to_string() })),
-                Event::PieceFailed(piece) => ("piece-failed", json!({ "piece": piece })),
-                Event::Dht(message) => ("dht", json!({ "message": message })),
-                Event::Tracker(message) => ("tracker", json!({ "message": printable(&message) })),
-                _ => continue,
-            };
+        let torrent = &self.job.torrent;
+        for (name, fields) in events.try_iter().filter_map(|event| programs::happened(torrent, &self.numbers, event)) {
             watch.json.event(name, with_id(torrent, fields));
         }
-    }
-}
-
-/// What it is at beside a bar, in fields of a constant width, the most important first.
-fn fields(stats: &Stats) -> [String; 5] {
-    let left = stats.eta().map_or_else(String::new, left);
-    [
-        format!("{:>3} %", percent(stats.done, stats.wanted)),
-        format!("{:>12}", rate(stats.down_rate)),
-        format!("{left:<11}"),
-        format!("{:>8}", count(stats.peers, "peer", "peers")),
-        format!("{:>14}", part(stats.done, stats.wanted).replace(" of ", "/")),
-    ]
-}
-
-/// A failure of the library, said to someone who can only run a command again.
-fn what_to_do(message: &str) -> String {
-    let message = without_number(message);
-    match message.strip_suffix("it goes on by itself") {
-        Some(before) => format!("{before}then the same command goes on"),
-        None if message.contains(';') => message,
-        None => format!("{message}; check the disk and its permissions, then the same command goes on"),
-    }
-}
-
-/// Who was refused, by why.
-fn refused(stats: &Stats) -> Value {
-    let of = stats.refused;
-    json!({
-        "blocked": of.blocked, "unreachable": of.unreachable, "banned": of.banned, "own": of.own,
-        "no_room": of.no_room, "blocked_callers": stats.blocked_callers,
-    })
-}
-
-/// What is remembered of a peer.
-fn reputation(record: &Record) -> Value {
-    let standing = match record.standing() {
-        Standing::Good => "good",
-        Standing::Unknown => "unknown",
-        Standing::Poor => "poor",
-        Standing::Cheat => "cheat",
-    };
-    json!({
-        "standing": standing, "useful": record.useful, "lies": record.lies, "faults": record.faults,
-        "stalls": record.stalls, "last_seen": record.last_seen,
-    })
-}
-
-/// What is known of it, for a program; nothing before its metadata is there.
-fn what_it_is(torrent: &Torrent) -> Value {
-    torrent.metainfo().map(Metainfo::layout).map_or_else(
-        || json!({}),
-        |layout| {
-            json!({
-                "size": layout.total_len(), "pieces": layout.piece_count(), "files": numbered(layout).count(),
-            })
-        },
-    )
-}
-
-/// The number of each file as people see it, by its place.
-fn numbers(torrent: &Torrent) -> Vec<usize> {
-    let Some(layout) = torrent.metainfo().map(Metainfo::layout) else { return Vec::new() };
-    let mut numbers = vec![0; layout.files().len()];
-    numbered(layout).for_each(|(number, file)| numbers[file.get() as usize] = number);
-    numbers
-}
-
-fn with_id(torrent: &Torrent, mut fields: Value) -> Value {
-    fields["info_hash"] = torrent.info_hash().to_string().into();
-    fields["name"] = torrent.name().into();
-    fields
-}
-
-fn progress(stats: &Stats, doing: &str) -> Value {
-    let mut fields = json!({
-        "state": doing, "done": stats.done, "wanted": stats.wanted, "pieces": stats.pieces_have,
-        "pieces_total": stats.pieces_total, "downloaded": stats.downloaded, "uploaded": stats.uploaded,
-        "wasted": stats.wasted, "down_rate": stats.down_rate, "up_rate": stats.up_rate, "peers": stats.peers,
-        "seeds": stats.seeds, "known": stats.known, "eta": stats.eta().map(|eta| eta.as_secs()),
-        "dht": stats.dht.as_ref().map(DhtStatus::nodes),
-    });
-    match &stats.state {
-        State::Metadata { tried, offering, pieces, total } => {
-            fields["metadata"] = json!({ "tried": tried, "offering": offering, "pieces": pieces, "total": total });
-        }
-        State::Checking { done, total } => fields["checked"] = json!({ "done": done, "total": total }),
-        State::Waiting(why) => fields["why"] = json!(&**why),
-        _ => {}
-    }
-    fields
-}
-
-fn doing(state: &State) -> &'static str {
-    match state {
-        // Paused is only how it waits between being opened and being let loose.
-        State::Opening | State::Paused => "opening",
-        State::Metadata { .. } => "metadata",
-        State::Checking { .. } => "checking",
-        State::Downloading => "downloading",
-        State::Seeding => "seeding",
-        State::Waiting(_) => "waiting",
-        State::Failed(_) => "failed",
-        _ => "stopped",
     }
 }

@@ -367,6 +367,7 @@ impl Host {
             tracker_id: self.tracker_id.clone(),
             ipv4: None,
             ipv6: None,
+            encryption: setup.encryption,
         }
     }
 }

@@ -16,6 +16,7 @@ use crossbeam_channel::{Receiver, unbounded};
 
 use super::tiers::Timing;
 use super::tracker::{Announcer, Counters, Setup, TrackerFact, TrackerStatus};
+use crate::config::Encryption;
 use crate::metainfo::InfoHash;
 use crate::wire::handshake::PeerId;
 use crate::wire::tracker::Family;
@@ -199,6 +200,7 @@ fn setup(tiers: &[&[String]]) -> Setup {
         num_want: 80,
         user_agent: "ropewalk/test".into(),
         bind: None,
+        encryption: Encryption::Require,
         timing: Timing {
             shortest_interval: SHORT,
             first_retry: SHORT,

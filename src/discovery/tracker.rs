@@ -24,7 +24,7 @@ pub(super) use super::http::Tls;
 use super::interrupt::Interrupt;
 pub(crate) use super::tiers::Timing;
 use super::tiers::{Terms, Tier};
-use crate::config::Bind;
+use crate::config::{Bind, Encryption};
 use crate::metainfo::InfoHash;
 use crate::wire::handshake::PeerId;
 use crate::wire::tracker::Event;
@@ -62,6 +62,8 @@ pub(crate) struct Setup {
     pub user_agent: String,
     /// What to announce from; only trackers of the families that it has are reached.
     pub bind: Option<Bind>,
+    /// What is said of connections to peers.
+    pub encryption: Encryption,
     /// Intervals and timeouts.
     pub timing: Timing,
     /// Shared by the torrents of a session.

@@ -258,6 +258,7 @@ impl Exchange {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Encryption;
     use crate::metainfo::InfoHash;
     use crate::wire::handshake::PeerId;
     use crate::wire::tracker::Event;
@@ -334,6 +335,7 @@ mod tests {
             tracker_id: None,
             ipv4: None,
             ipv6: None,
+            encryption: Encryption::Off,
         }
     }
 

@@ -91,7 +91,12 @@ pub(super) fn call(to: Callee, caller: &Caller, closer: &Arc<Closer>) -> Result<
             deadline = Instant::now() + timeouts.handshake;
             veil::dial_plain(stream.clone(), &ours)?
         }
-        Some(Err(failed)) => return Err(failed.why),
+        Some(Err(failed)) => {
+            return Err(match failed.why {
+                PeerError::Closed | PeerError::Io(_) if failed.perhaps_plain => PeerError::HungUpOnEncryption,
+                why => why,
+            });
+        }
     };
     let theirs = read_handshake(&mut opened.read, deadline, |info_hash| *info_hash == caller.info_hash)?;
     if theirs.peer_id == caller.our_id {

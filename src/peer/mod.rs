@@ -25,6 +25,7 @@ mod valve;
 mod veil;
 mod writer;
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +40,7 @@ use crate::hash::Sha1Hash;
 use crate::metainfo::{Block, InfoHash, Layout, Metainfo, PieceIndex};
 use crate::net::Closer;
 use crate::net::mse::MseError;
+use crate::policy::Miss;
 use crate::storage::Storage;
 use crate::wire::extension::ExtensionHandshake;
 use crate::wire::handshake::{PeerId, Reserved};
@@ -318,6 +320,8 @@ pub(crate) enum PeerError {
     NotBitTorrent,
     #[error("it does not encrypt")]
     NotEncrypted,
+    #[error("it hung up on an encrypted handshake, and no other is allowed")]
+    HungUpOnEncryption,
     #[error("encrypted handshake: {0}")]
     Encryption(#[from] MseError),
     #[error("it answered for another torrent")]
@@ -347,6 +351,19 @@ impl PeerError {
             self,
             Self::Wire(_) | Self::Protocol(_) | Self::NotBitTorrent | Self::Encryption(_) | Self::WrongMetadata
         )
+    }
+
+    /// What a call that ended so is to the address book.
+    pub(crate) fn miss(&self) -> Miss {
+        match self {
+            Self::Connect(error) if error.kind() == ErrorKind::TimedOut => Miss::Silent,
+            Self::Connect(error) if error.kind() == ErrorKind::ConnectionRefused => Miss::Refused,
+            Self::Connect(_) => Miss::Unreachable,
+            Self::HandshakeTimeout => Miss::Silent,
+            Self::Closed | Self::Io(_) => Miss::HungUp,
+            Self::NotEncrypted | Self::HungUpOnEncryption => Miss::Unencrypted,
+            _ => Miss::Other,
+        }
     }
 }
 

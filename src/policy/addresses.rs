@@ -10,9 +10,10 @@
 //!
 //! - [`entry`]: one address, and the order of dialling. [`room`]: who goes when the book is full.
 //! - [`own`]: at which address the world sees us (BEP 24). [`priority`]: canonical peer priority (BEP 40).
-//! - [`special`]: which ranges of addresses lead where.
+//! - [`special`]: which ranges of addresses lead where. [`miss`]: why nobody was met.
 
 mod entry;
+mod miss;
 mod own;
 mod priority;
 mod room;
@@ -32,6 +33,7 @@ use room::Census;
 use special::{canonical, is_dialable};
 
 pub use entry::{Source, Sources};
+pub use miss::{Miss, Misses};
 pub use priority::{Swaps, canonical_priority};
 pub(crate) use special::person;
 pub use special::{Reach, Surroundings};
@@ -89,6 +91,7 @@ pub struct AddressBook {
     own_address: OwnAddress,
     surroundings: Surroundings,
     refused: Refused,
+    misses: Misses,
     seeding: bool,
     /// The next place in the queue among equals.
     turn: u64,
@@ -141,6 +144,7 @@ impl AddressBook {
             own_address: OwnAddress::default(),
             surroundings: Surroundings::default(),
             refused: Refused::default(),
+            misses: Misses::default(),
             seeding: false,
             turn: 0,
         }
@@ -249,11 +253,18 @@ impl AddressBook {
             self.insert(addr, Entry { listens: false, ..Entry::new(Source::Incoming, turn) });
         }
         self.set_state(addr, State::Connected);
+        self.set_miss(addr, None);
     }
 
     /// Dialling an address, or the handshake with it, failed.
     pub fn failed(&mut self, addr: SocketAddr, now: Instant) {
         self.ended(addr, now, false);
+    }
+
+    /// The same, for a call of which it is known why it came to nothing.
+    pub fn missed(&mut self, addr: SocketAddr, why: Miss, now: Instant) {
+        self.set_miss(canonical(addr), Some(why));
+        self.failed(addr, now);
     }
 
     /// The peer at an address is not connected any more. One that was useful (gave or took anything) is dialled again
@@ -362,6 +373,11 @@ impl AddressBook {
     /// How many addresses were refused, by why.
     pub fn refused(&self) -> Refused {
         self.refused
+    }
+
+    /// How many of the addresses were called in vain when they were called last, by why.
+    pub fn misses(&self) -> Misses {
+        self.misses
     }
 
     /// The peer at an address has everything, or downloads nothing: no need to dial it while we are seeding.
@@ -479,6 +495,13 @@ impl AddressBook {
     fn remove(&mut self, addr: SocketAddr) {
         if let Some(entry) = self.entries.remove(&addr) {
             self.census.left(addr.ip(), &entry);
+            self.misses.replace(entry.miss, None);
+        }
+    }
+
+    fn set_miss(&mut self, addr: SocketAddr, miss: Option<Miss>) {
+        if let Some(entry) = self.entries.get_mut(&addr) {
+            self.misses.replace(std::mem::replace(&mut entry.miss, miss), miss);
         }
     }
 

@@ -17,7 +17,7 @@ mod twins;
 mod window;
 
 pub use addresses::{
-    AddressBook, DialLimits, Reach, Refused, Source, Sources, Surroundings, Swaps, canonical_priority,
+    AddressBook, DialLimits, Miss, Misses, Reach, Refused, Source, Sources, Surroundings, Swaps, canonical_priority,
 };
 pub use choker::{Candidate, Choker, Reciprocity, Role, SlotRule};
 pub use exchange::{Frequency, Hearsay, News, Receiver, Told, Verdict, may_name};

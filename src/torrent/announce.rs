@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::handle::{Event, Shared, State};
+use super::handle::{Event, State};
 use super::inbox::Inbox;
+use super::shared::Shared;
 use super::{Resources, STACK};
 use crate::discovery::{Announcer, Counters, Setup, Timing, TrackerFact, TrackerState};
 use crate::peer::Traffic;
@@ -85,6 +86,7 @@ fn setup(shared: &Arc<Shared>, resources: &Resources, tiers: Vec<Vec<String>>) -
         num_want: resources.config.trackers.numwant,
         user_agent: concat!("ropewalk/", env!("CARGO_PKG_VERSION")).to_owned(),
         bind: resources.config.listen.bind.clone(),
+        encryption: resources.config.peers.encryption,
         timing: Timing::default(),
         tls: resources.tls.clone(),
         key: resources.key_for_trackers,

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use crossbeam_channel::TrySendError;
 
-use super::handle::{Event, Shared};
+use super::handle::Event;
 use super::peers::Peer;
 use super::services::Services;
+use super::shared::Shared;
 use super::{Inbox, Owner, Phase, Resources};
 use crate::discovery::{DhtState, DhtStats, DhtStatus, NodeHandle, Registration};
 use crate::peer::{Link, Outgoing, PeerKey};

@@ -22,11 +22,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::dht::DhtPart;
 use super::explain::Ledger;
-use super::handle::{Event, Failure, PeerStats, Shared, Snapshot, State, Stats};
+use super::handle::{Event, Failure, PeerStats, State, Stats};
 use super::inbox::{Admission, Command, INBOX, Inbox, StoreFact};
 use super::look::Survey;
 use super::peers::PER_ADDRESS;
 use super::services::Services;
+use super::shared::{Shared, Snapshot};
 use super::store::{self, Job};
 use super::{Ending, Owner, Resources, STACK, announce, hash8, trust};
 use crate::config::{AddOptions, Check, Priority, Start};
@@ -338,7 +339,8 @@ impl Search {
             }
             Fact::CandidateGone { key, addr, why } => {
                 let gone = self.candidates.remove(&key);
-                if gone.as_ref().is_some_and(|candidate| candidate.since.is_none()) {
+                let unmet = gone.as_ref().is_some_and(|candidate| candidate.since.is_none());
+                if unmet {
                     // It may have learnt to encrypt, or somebody else may be there by now.
                     self.book.set_plaintext_only(addr, false);
                 }
@@ -357,6 +359,7 @@ impl Search {
                     match why {
                         // It was we who gave up.
                         PeerError::Stopped => self.book.disconnected(addr, now, true),
+                        _ if unmet => self.book.missed(addr, why.miss(), now),
                         _ => self.book.failed(addr, now),
                     }
                 }
@@ -624,6 +627,7 @@ impl Search {
             dialling: self.candidates.len() - connected,
             known: self.book.len(),
             refused: self.book.refused(),
+            missed: self.book.misses(),
             blocked_callers: self.resources.blocked_callers.load(Ordering::Relaxed),
             dht: self.services.as_ref().and_then(Services::dht).map(DhtPart::status),
             ..Stats::default()

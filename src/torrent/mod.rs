@@ -3,7 +3,8 @@
 //! The owner owns the picker, the choker, the address book, the peer table and the pieces in flight; nobody else touches
 //! them, so there is no lock around them. It never waits for a peer, a disk or a tracker: it waits at its inbox.
 //!
-//! - [`handle`]: what users see. [`inbox`]: all that can be told to an owner. [`reader`]: a file that is still arriving.
+//! - [`handle`]: what users see. [`shared`]: what it has in common with the owner. [`inbox`]: all that can be told to an
+//!   owner. [`reader`]: a file that is still arriving.
 //! - [`control`]: what an owner is told to do. [`peers`]: what it does about peers. [`giving`]: what it gives them.
 //!   [`trust`]: whom it trusts. [`twins`]: peers that are connected twice. [`exchange`]: what peers say of peers. [`work`]: who fetches what. [`status`]: ticks and
 //!   snapshots.
@@ -28,6 +29,7 @@ mod metadata;
 mod peers;
 mod reader;
 mod services;
+mod shared;
 mod status;
 mod store;
 mod suspects;
@@ -71,12 +73,12 @@ use suspects::Suspects;
 
 pub(crate) use desk::Budget;
 pub use explain::{Explanation, PeerTimes};
-pub(crate) use handle::Shared;
 pub use handle::{Data, Ended, Event, Failure, PeerStats, State, Stats, Torrent, Transport};
 pub(crate) use inbox::{Admission, Command, INBOX, Inbox};
 pub use look::Survey;
 pub(crate) use metadata::start as start_magnet;
 pub use reader::{CancelRead, FileReader, OpenError};
+pub(crate) use shared::Shared;
 
 /// The owner's stack.
 const STACK: usize = 512 * 1024;

@@ -221,7 +221,7 @@ impl Owner {
                 }
                 let cut_off = matches!(&why, PeerError::Connect(error) if net::bind::is_cut_off(error));
                 if matches!(self.phase, Phase::Running) && !cut_off {
-                    self.book.failed(addr, Instant::now());
+                    self.book.missed(addr, why.miss(), Instant::now());
                 } else {
                     // It was we who gave up, or who could not.
                     self.book.not_dialled(addr, Instant::now());

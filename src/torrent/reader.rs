@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::handle::{Shared, State};
+use super::handle::State;
 use super::inbox::Inbox;
+use super::shared::Shared;
 use crate::metainfo::{FileIndex, Layout, PieceIndex};
 
 /// How many bytes ahead of the position are fetched first, at the least: some seconds of video.

@@ -5,7 +5,7 @@
 //! is private shows only its metainfo, so a magnet link's torrent leaves them when that has come.
 
 use super::dht::DhtPart;
-use super::handle::Shared;
+use super::shared::Shared;
 use super::{Inbox, Resources};
 use crate::discovery::LocalPart;
 use crate::metainfo::Host;

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::dht::DhtPart;
-use super::handle::{PeerStats, Snapshot, Stats, Transport};
+use super::handle::{PeerStats, Stats, Transport};
+use super::shared::Snapshot;
 use super::store::{Job, Moment, Totals};
 use super::{Owner, Phase, State, announce};
 use crate::config::Priority;
@@ -178,6 +179,7 @@ impl Owner {
             dialling: self.dialling.len(),
             known: self.book.len(),
             refused: self.book.refused(),
+            missed: self.book.misses(),
             blocked_callers: self.resources.blocked_callers.load(Ordering::Relaxed),
             copies: self.picker.distributed_copies(),
             dht: self.dht().map(DhtPart::status),

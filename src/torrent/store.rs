@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select_biased};
 
-use super::handle::{Data, Event, Shared, State};
+use super::handle::{Data, Event, State};
 use super::inbox::{Inbox, StoreFact};
+use super::shared::Shared;
 use super::status::JOURNAL;
 use super::{Resources, wanted_files};
 use crate::bits::Bits;

@@ -239,6 +239,7 @@ mod tests {
     use crossbeam_channel::{Receiver, unbounded};
 
     use super::*;
+    use crate::config::Encryption;
     use crate::discovery::{Announcer, Counters, Setup, Timing, TrackerFact};
     use crate::metainfo::InfoHash;
     use crate::wire::handshake::PeerId;
@@ -263,6 +264,7 @@ mod tests {
             num_want: 50,
             user_agent: "ropewalk/test".into(),
             bind: None,
+            encryption: Encryption::Off,
             timing: Timing::default(),
             tls: Default::default(),
             seed: 1,

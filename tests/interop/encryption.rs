@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use ropewalk::{Encryption, Protection, Torrent};
 use serde_json::{Value, json};
 
-use super::announces::Announces;
 use super::clients::{self, Job};
-use super::{PIECE, add, finish, from_transmission, session_with};
+use super::{PIECE, add, finish, from_transmission, session_with, to_transmission};
 use crate::rig::need;
 use crate::rig::network::Network;
 use crate::rig::payload::Payload;
@@ -133,27 +132,8 @@ fn get_from_transmission(ours: Encryption, theirs: &str) {
     });
 }
 
-/// transmission-cli learns of us from its tracker and calls us.
 fn give_to_transmission(ours: Encryption, theirs: &str) {
-    if need::programs(&["transmission-cli"]) {
-        Network::run_off_loopback(|network| {
-            let session = session_with(network.ours, ours);
-            let tracker = Announces::start(network.ours, &session.listen_addrs());
-            let payload = Payload::folder(PIECE, Some(&tracker.url()));
-            let torrent = add(&session, &payload.metainfo, &payload.data(), &[]);
-            finish(&torrent);
-            let folder = payload.empty_folder("out");
-            let job = Job { torrent: &payload.torrent(), dir: &folder, ip: network.theirs };
-            let port = Network::free_port(network.theirs);
-            let getter = clients::transmission(&job, port, &payload.empty_folder("config"), theirs);
-            tracker.wait_for(&["event=completed"]);
-            assert_by(&torrent, Protection::Rc4);
-            // It writes what it still holds on its way out.
-            getter.interrupt();
-            session.shutdown();
-            payload.assert_bytes_in(&folder);
-        });
-    }
+    to_transmission(ours, theirs, false, |torrent| assert_by(torrent, Protection::Rc4));
 }
 
 #[test]

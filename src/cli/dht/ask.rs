@@ -47,7 +47,7 @@ impl Asked<'_> {
             let status = self.node.status();
             let text = statistics(&status);
             if let Some(bar) = &bar {
-                say(bar, text);
+                say(bar, &text);
             } else if told.elapsed() >= LINE {
                 told = Instant::now();
                 self.json.event("status", of_status(&status));
@@ -76,7 +76,11 @@ impl Asked<'_> {
             let fields = json!({ "address": from.addr.to_string(), "id": from.id.to_string(), "milliseconds": millis });
             self.tell("pong", fields, &format!("{} is there, after {millis:.1} ms: {}", from.addr, from.id))
         })?;
-        if there { Ok(Code::Done) } else { Err(failed(Code::NoPeers, format!("{name} does not answer; check it"))) }
+        if there {
+            Ok(Code::Done)
+        } else {
+            Err(failed(Code::NoPeers, format!("{name} does not answer; check the address, and that UDP gets through")))
+        }
     }
 
     pub fn peers(&self, info_hash: InfoHash, announce: Option<u16>) -> anyhow::Result<Code> {
@@ -94,7 +98,10 @@ impl Asked<'_> {
         self.sum_up(&summary, json!({ "peers": number, "announced": announced }), &count(number, "peer", "peers"))?;
         match announced {
             Some(0) => Err(failed(Code::Other, not_stored(&summary))),
-            None if number == 0 => Err(failed(Code::NoPeers, "no node knows a peer of this torrent")),
+            None if number == 0 => Err(failed(
+                Code::NoPeers,
+                "no node knows a peer of this torrent; check the info-hash, or try again later",
+            )),
             _ => Ok(Code::Done),
         }
     }
@@ -113,7 +120,11 @@ impl Asked<'_> {
             self.tell("scrape", json!({ "seeds": seeds, "peers": peers }), &text)
         })?;
         self.sum_up(&summary, json!({}), "")?;
-        if known { Ok(Code::Done) } else { Err(failed(Code::NoPeers, "no node knows this torrent")) }
+        if known {
+            Ok(Code::Done)
+        } else {
+            Err(failed(Code::NoPeers, "no node knows this torrent; check the info-hash, or try again later"))
+        }
     }
 
     pub fn get(&self, target: &Target, salt: &str) -> anyhow::Result<Code> {
@@ -194,7 +205,11 @@ impl Asked<'_> {
             self.tell("sample", fields, &text)
         })?;
         self.sum_up(&summary, json!({ "samples": number }), &count(number, "torrent", "torrents"))?;
-        if summary.answered > 0 { Ok(Code::Done) } else { Err(failed(Code::NoPeers, "no node answers")) }
+        if summary.answered > 0 {
+            Ok(Code::Done)
+        } else {
+            Err(failed(Code::NoPeers, "no node answers; check the address, and that UDP gets through"))
+        }
     }
 
     /// The number of the version that is stored; `None` where there is none.
@@ -229,7 +244,7 @@ impl Asked<'_> {
                 DhtState::Alone if began.elapsed() >= JOIN => break Err(self.nobody()),
                 _ => {}
             }
-            bar.iter().for_each(|bar| say(bar, "looking for nodes".into()));
+            bar.iter().for_each(|bar| say(bar, "looking for nodes"));
             if self.stop.wait(LOOK) {
                 break Err(failed(Code::Stopped, "stopped"));
             }
@@ -249,7 +264,7 @@ impl Asked<'_> {
         let began = Instant::now();
         let end = after(self.until.saturating_duration_since(began));
         let outcome = loop {
-            bar.iter().for_each(|bar| say(bar, format!("asking, {} s", began.elapsed().as_secs())));
+            bar.iter().for_each(|bar| say(bar, &format!("asking, {} s", began.elapsed().as_secs())));
             let event = select! {
                 recv(answers) -> event => event.ok(),
                 recv(self.stop.asked()) -> _ => break Err(failed(Code::Stopped, "stopped")),

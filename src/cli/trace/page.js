@@ -463,6 +463,12 @@ function drawLanes() {
 // ---- peers -------------------------------------------------------------------------------------------------------
 
 const FIRST = 40;
+// How a connection looks to who looks on: beside the address, and under the pointer.
+const protections = {
+  none: ["plaintext", "plaintext"],
+  handshake: ["MSE", "encrypted handshake (MSE), then plaintext"],
+  rc4: ["RC4", "all of it encrypted (MSE, RC4)"],
+};
 let shown = 0, heat = 1;
 function addPeers(until) {
   const strips = byId("strips");
@@ -470,7 +476,7 @@ function addPeers(until) {
     const at = shown, peer = data.peers[at];
     const row = make("div", "row"), canvas = make("canvas"), label = make("div", "label"), swatch = make("i"), numbers = make("div", "numbers");
     swatch.style.background = "var(--" + colourName(at) + ")";
-    label.append(swatch, make("span", "addr", peer.addr), make("span", "client", peer.client));
+    label.append(swatch, make("span", "addr", peer.addr), make("span", "client", protections[peer.protection][0] + " · " + peer.client));
     numbers.append(make("span", peer.down > 0 ? "" : "nil", size(peer.down)), make("span", peer.down > 0 ? "" : "nil", percent(peer.down, data.downloaded)),
       make("span", peer.stalls > 0 ? "bad" : "nil", number(peer.stalls)));
     row.append(label, canvas, numbers);
@@ -498,6 +504,7 @@ function peerFacts(peer) {
   if (peer.wasted > 0) facts.push(["wasted", size(peer.wasted)]);
   if (peer.stalls > 0) facts.push(["stalls", number(peer.stalls)]);
   if (peer.incoming) facts.push(["connection", "it called us"]);
+  facts.push(["protection", protections[peer.protection][1]]);
   if (peer.gone) facts.push(["gone", peer.gone]);
   return facts;
 }

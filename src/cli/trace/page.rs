@@ -101,6 +101,7 @@ fn data(facts: &Facts, recorder: &Recorder) -> Value {
 fn peer(row: &Row) -> Value {
     json!({
         "addr": row.addr.to_string(), "client": printable(&row.client), "incoming": row.incoming,
+        "protection": row.protection.to_string(),
         "first": millis(row.first), "last": millis(row.last), "down": row.down, "up": row.up, "wasted": row.wasted,
         "pieces": row.pieces, "stalls": row.stalls, "gone": row.gone.as_deref().map(printable),
         "rates": runs(row.cells.iter().map(|cell| cell.down)),
@@ -168,6 +169,8 @@ fn script_json(value: &Value) -> String {
 mod tests {
     use std::time::Duration;
 
+    use ropewalk::Protection;
+
     use super::super::recorder::{Doing, Kind, Look, PeerLook, Phase, Recorder};
     use super::{Facts, page, runs};
 
@@ -176,8 +179,16 @@ mod tests {
     fn nasty() -> (Facts, Recorder) {
         let mut recorder = Recorder::new(10);
         let addr = ([10, 0, 0, 1], 6881).into();
-        let peer =
-            PeerLook { addr, client: NASTY.into(), incoming: true, down: 5, up: 0, wasted: 0, doing: Doing::Choking };
+        let peer = PeerLook {
+            addr,
+            client: NASTY.into(),
+            incoming: true,
+            protection: Protection::Rc4,
+            down: 5,
+            up: 0,
+            wasted: 0,
+            doing: Doing::Choking,
+        };
         let look = Look { phase: Phase::Downloading, down: 5, up: 0, peers: vec![peer] };
         recorder.connected(Duration::ZERO, addr);
         recorder.look(Duration::from_secs(1), look);

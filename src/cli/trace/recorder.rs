@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ropewalk::Protection;
 use ropewalk::bits::Bits;
 
 pub use marks::{KINDS, Kind, Mark, Marks};
@@ -71,6 +72,7 @@ pub struct PeerLook {
     pub addr: SocketAddr,
     pub client: String,
     pub incoming: bool,
+    pub protection: Protection,
     pub down: u64,
     pub up: u64,
     pub wasted: u64,
@@ -104,6 +106,7 @@ pub struct Row {
     pub addr: SocketAddr,
     pub client: String,
     pub incoming: bool,
+    pub protection: Protection,
     pub first: Duration,
     pub last: Duration,
     pub down: u64,
@@ -382,6 +385,7 @@ impl Row {
             addr,
             client: String::new(),
             incoming: false,
+            protection: Protection::None,
             first: at,
             last: at,
             down: 0,
@@ -415,7 +419,7 @@ impl Row {
         self.up += up;
         self.wasted += wasted;
         self.last = self.last.max(at);
-        self.incoming = peer.incoming;
+        (self.incoming, self.protection) = (peer.incoming, peer.protection);
         let client = std::mem::take(&mut peer.client);
         if self.client != client {
             self.client = short(&client);

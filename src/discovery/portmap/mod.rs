@@ -69,6 +69,8 @@ pub enum MapProtocol {
 pub enum MapState {
     /// Nobody is asked.
     Off,
+    /// It was wanted, and nobody is asked, for this reason.
+    Pointless(&'static str),
     /// The gateway is being asked.
     Asking,
     /// Peers outside can call us.
@@ -449,7 +451,7 @@ impl PortMapping {
                 (self.setup.mapped)(external);
             }
             MapState::Failed(why) => log::info!("the port is not mapped: {why}"),
-            MapState::Off | MapState::Asking => {}
+            MapState::Off | MapState::Pointless(_) | MapState::Asking => {}
         }
     }
 }

@@ -26,6 +26,7 @@ fn an_announce_says_who_we_are_and_brings_compact_peers() {
         "event=started",
         "compact=1",
         "numwant=80",
+        "requirecrypto=1",
     ] {
         assert!(target.contains(part), "{part} in {target}");
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::super::reputation::Standing;
-use super::MAX_FAILURES;
+use super::{MAX_FAILURES, Miss};
 
 /// Who named an address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -116,6 +116,8 @@ pub(super) struct Entry {
     pub(super) state: State,
     /// Failures in a row.
     pub(super) failures: u32,
+    /// Why the last call came to nothing, where it did.
+    pub(super) miss: Option<Miss>,
     /// Not to be dialled before, or while gone not to be brought back before.
     pub(super) not_before: Option<Instant>,
     pub(super) useful: bool,
@@ -148,6 +150,7 @@ impl Entry {
             crowd: 0,
             state: State::Idle,
             failures: 0,
+            miss: None,
             not_before: None,
             useful: false,
             seed: false,

@@ -8,7 +8,7 @@ use proptest::prelude::any;
 use proptest::{collection, prop_assert, prop_assert_eq, proptest};
 
 use super::super::reputation::Standing;
-use super::{AddressBook, DialLimits, IpFilter, Source, Surroundings, canonical_priority};
+use super::{AddressBook, BACKOFF, DialLimits, IpFilter, Miss, Misses, Source, Surroundings, canonical_priority};
 
 mod fairness;
 
@@ -91,6 +91,29 @@ fn a_failed_address_waits_a_minute_for_each_failure_and_is_gone_after_three() {
     assert_eq!(book.next(now + seconds(60)), None);
     assert!(book.add(peer(1), Source::Exchange, now + seconds(1800)));
     assert_eq!(book.next(now + seconds(1800)), Some(peer(1)));
+}
+
+#[test]
+fn why_the_last_call_of_an_address_came_to_nothing_counts_until_it_is_met_or_forgotten() {
+    let (mut book, now) = (book(), Instant::now());
+    for number in 1..=3 {
+        book.add(peer(number), Source::Tracker, now);
+        assert_eq!(book.next(now), Some(peer(number)));
+    }
+    book.missed(peer(1), Miss::Silent, now);
+    book.missed(peer(2), Miss::Silent, now);
+    book.missed(peer(3), Miss::Unencrypted, now);
+    assert_eq!(book.misses(), Misses { silent: 2, unencrypted: 1, ..Misses::default() });
+    let later = now + BACKOFF;
+    assert_eq!(book.next(later), Some(peer(1)));
+    book.missed(peer(1), Miss::HungUp, later);
+    assert_eq!(book.misses(), Misses { silent: 1, hung_up: 1, unencrypted: 1, ..Misses::default() });
+    book.connected(peer(2));
+    book.ban(peer(3));
+    assert_eq!(book.misses(), Misses { hung_up: 1, ..Misses::default() });
+    // One that is not in the book counts for nothing.
+    book.missed(peer(4), Miss::Other, later);
+    assert_eq!(book.misses().total(), 1);
 }
 
 #[test]

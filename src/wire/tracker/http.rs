@@ -10,6 +10,7 @@ use url::Url;
 
 use super::{AnnounceReply, AnnounceRequest, Event, Family, MAX_PEERS, compact_peers};
 use crate::bencode::{self, Value};
+use crate::config::Encryption;
 use crate::wire::{compact_ip, display_text};
 
 /// The longest reply that is read, in bytes: a caller need not receive more.
@@ -62,6 +63,8 @@ pub fn announce_query(request: &AnnounceRequest) -> String {
         ("trackerid", request.tracker_id.as_deref().map(escaped)),
         ("ipv4", request.ipv4.map(|ip| ip.to_string())),
         ("ipv6", request.ipv6.map(|ip| escaped(ip.to_string().as_bytes()))),
+        ("supportcrypto", (request.encryption != Encryption::Off).then(|| "1".to_owned())),
+        ("requirecrypto", (request.encryption == Encryption::Require).then(|| "1".to_owned())),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
@@ -196,6 +199,7 @@ mod tests {
     use url::Url;
 
     use super::{Reply, ReplyError, Retry, announce_query, announce_url};
+    use crate::config::Encryption;
     use crate::metainfo::InfoHash;
     use crate::wire::handshake::PeerId;
     use crate::wire::tracker::{AnnounceReply, AnnounceRequest, Event, MAX_PEERS};
@@ -216,6 +220,7 @@ mod tests {
             tracker_id: None,
             ipv4: None,
             ipv6: None,
+            encryption: Encryption::Off,
         }
     }
 
@@ -244,6 +249,17 @@ mod tests {
             announce_query(&full),
             format!("{QUERY}&event=started&numwant=50&trackerid=a%26b%FF&ipv4=1.2.3.4&ipv6=2001%3Adb8%3A%3A1")
         );
+    }
+
+    #[test]
+    fn the_query_says_whether_connections_are_encrypted() {
+        for (encryption, said) in [
+            (Encryption::Off, ""),
+            (Encryption::Prefer, "&supportcrypto=1"),
+            (Encryption::Require, "&supportcrypto=1&requirecrypto=1"),
+        ] {
+            assert_eq!(announce_query(&AnnounceRequest { encryption, ..request() }), format!("{QUERY}{said}"));
+        }
     }
 
     #[test]

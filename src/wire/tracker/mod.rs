@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::handshake::PeerId;
+use crate::config::Encryption;
 use crate::metainfo::InfoHash;
 
 pub mod http;
@@ -44,6 +45,9 @@ pub struct AnnounceRequest {
     pub ipv4: Option<Ipv4Addr>,
     /// An IPv6 address to be reached at, where the request may go over IPv4 (BEP 7); over HTTP only.
     pub ipv6: Option<Ipv6Addr>,
+    /// Whether it encrypts connections: `supportcrypto` and `requirecrypto`, which no BEP has and the larger clients send;
+    /// over HTTP only. A tracker may name others accordingly.
+    pub encryption: Encryption,
 }
 
 /// What has happened to a download.

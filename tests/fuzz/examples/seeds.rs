@@ -313,6 +313,7 @@ fn tracker() -> Vec<Seed> {
         tracker_id: None,
         ipv4: Some([10, 0, 0, 2].into()),
         ipv6: None,
+        encryption: ropewalk::Encryption::Off,
     };
     let (transaction_id, connection_id) = (1, 2);
     let response = Response::Announce { transaction_id, interval: 1800, leechers: 1, seeders: 2, peers };

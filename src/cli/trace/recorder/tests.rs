@@ -1,12 +1,23 @@
 //! What a timeline keeps of pieces, peers and marks, on times of its own.
 
 use super::marks::MARKS;
-use super::{BINS, Bits, Doing, Duration, FINEST, Kind, Look, PEERS, PeerLook, Phase, ROWS, Recorder, SocketAddr};
+use super::{
+    BINS, Bits, Doing, Duration, FINEST, Kind, Look, PEERS, PeerLook, Phase, Protection, ROWS, Recorder, SocketAddr,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn peer(number: u16, down: u64) -> PeerLook {
-    PeerLook { addr: addr(number), client: "x".into(), incoming: false, down, up: 0, wasted: 0, doing: Doing::Asked }
+    PeerLook {
+        addr: addr(number),
+        client: "x".into(),
+        incoming: false,
+        protection: Protection::None,
+        down,
+        up: 0,
+        wasted: 0,
+        doing: Doing::Asked,
+    }
 }
 
 fn addr(number: u16) -> SocketAddr {

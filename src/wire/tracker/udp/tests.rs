@@ -8,6 +8,7 @@ use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_o
 use url::Url;
 
 use super::{MAX_URL_LEN, PacketError, Request, Response, ScrapeEntry, url_data};
+use crate::config::Encryption;
 use crate::metainfo::InfoHash;
 use crate::wire::Truncated;
 use crate::wire::handshake::PeerId;
@@ -27,6 +28,7 @@ fn announce() -> AnnounceRequest {
         tracker_id: None,
         ipv4: Some([1, 2, 3, 4].into()),
         ipv6: None,
+        encryption: Encryption::Off,
     }
 }
 
@@ -134,6 +136,7 @@ fn any_announce() -> impl Strategy<Value = AnnounceRequest> {
             tracker_id: None,
             ipv4: ipv4.map(Into::into),
             ipv6: None,
+            encryption: Encryption::Off,
         },
     )
 }
