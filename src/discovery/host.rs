@@ -17,11 +17,12 @@ use super::tiers::{Retry, Terms};
 use super::tracker::Setup;
 use super::udp_socket::{UdpEndpoint, UdpError};
 use super::udp_tracker::{Answer, Errand, Schedule};
+use crate::config::Encryption;
 use crate::net::bind;
 use crate::wire::tracker::http::{self as wire_http, Reply};
 use crate::wire::tracker::scrape::{decode_scrape, scrape_url};
 use crate::wire::tracker::udp::{self as wire_udp, ScrapeEntry};
-use crate::wire::tracker::{AnnounceReply, AnnounceRequest, Event};
+use crate::wire::tracker::{AnnounceReply, AnnounceRequest, Crypto, Event};
 
 /// How long the second address family is left out after it has failed beside one that works.
 const LEAVE_OUT: Duration = Duration::from_secs(60 * 60);
@@ -367,7 +368,11 @@ impl Host {
             tracker_id: self.tracker_id.clone(),
             ipv4: None,
             ipv6: None,
-            encryption: setup.encryption,
+            crypto: match setup.encryption {
+                Encryption::Off => Crypto::None,
+                Encryption::Prefer => Crypto::Supported,
+                Encryption::Require => Crypto::Required,
+            },
         }
     }
 }

@@ -258,10 +258,9 @@ impl Exchange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Encryption;
     use crate::metainfo::InfoHash;
     use crate::wire::handshake::PeerId;
-    use crate::wire::tracker::Event;
+    use crate::wire::tracker::{Crypto, Event};
 
     const SECOND: Duration = Duration::from_secs(1);
     const BEP_15: Schedule = Schedule { first_wait: Duration::from_secs(15), retransmits: 8 };
@@ -335,7 +334,7 @@ mod tests {
             tracker_id: None,
             ipv4: None,
             ipv6: None,
-            encryption: Encryption::Off,
+            crypto: Crypto::None,
         }
     }
 

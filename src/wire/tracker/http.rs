@@ -8,9 +8,8 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use url::Url;
 
-use super::{AnnounceReply, AnnounceRequest, Event, Family, MAX_PEERS, compact_peers};
+use super::{AnnounceReply, AnnounceRequest, Crypto, Event, Family, MAX_PEERS, compact_peers};
 use crate::bencode::{self, Value};
-use crate::config::Encryption;
 use crate::wire::{compact_ip, display_text};
 
 /// The longest reply that is read, in bytes: a caller need not receive more.
@@ -63,8 +62,8 @@ pub fn announce_query(request: &AnnounceRequest) -> String {
         ("trackerid", request.tracker_id.as_deref().map(escaped)),
         ("ipv4", request.ipv4.map(|ip| ip.to_string())),
         ("ipv6", request.ipv6.map(|ip| escaped(ip.to_string().as_bytes()))),
-        ("supportcrypto", (request.encryption != Encryption::Off).then(|| "1".to_owned())),
-        ("requirecrypto", (request.encryption == Encryption::Require).then(|| "1".to_owned())),
+        ("supportcrypto", (request.crypto != Crypto::None).then(|| "1".to_owned())),
+        ("requirecrypto", (request.crypto == Crypto::Required).then(|| "1".to_owned())),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
@@ -199,10 +198,9 @@ mod tests {
     use url::Url;
 
     use super::{Reply, ReplyError, Retry, announce_query, announce_url};
-    use crate::config::Encryption;
     use crate::metainfo::InfoHash;
     use crate::wire::handshake::PeerId;
-    use crate::wire::tracker::{AnnounceReply, AnnounceRequest, Event, MAX_PEERS};
+    use crate::wire::tracker::{AnnounceReply, AnnounceRequest, Crypto, Event, MAX_PEERS};
 
     fn request() -> AnnounceRequest {
         AnnounceRequest {
@@ -220,7 +218,7 @@ mod tests {
             tracker_id: None,
             ipv4: None,
             ipv6: None,
-            encryption: Encryption::Off,
+            crypto: Crypto::None,
         }
     }
 
@@ -253,12 +251,12 @@ mod tests {
 
     #[test]
     fn the_query_says_whether_connections_are_encrypted() {
-        for (encryption, said) in [
-            (Encryption::Off, ""),
-            (Encryption::Prefer, "&supportcrypto=1"),
-            (Encryption::Require, "&supportcrypto=1&requirecrypto=1"),
+        for (crypto, said) in [
+            (Crypto::None, ""),
+            (Crypto::Supported, "&supportcrypto=1"),
+            (Crypto::Required, "&supportcrypto=1&requirecrypto=1"),
         ] {
-            assert_eq!(announce_query(&AnnounceRequest { encryption, ..request() }), format!("{QUERY}{said}"));
+            assert_eq!(announce_query(&AnnounceRequest { crypto, ..request() }), format!("{QUERY}{said}"));
         }
     }
 

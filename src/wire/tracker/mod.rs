@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::handshake::PeerId;
-use crate::config::Encryption;
 use crate::metainfo::InfoHash;
 
 pub mod http;
@@ -47,7 +46,19 @@ pub struct AnnounceRequest {
     pub ipv6: Option<Ipv6Addr>,
     /// Whether it encrypts connections: `supportcrypto` and `requirecrypto`, which no BEP has and the larger clients send;
     /// over HTTP only. A tracker may name others accordingly.
-    pub encryption: Encryption,
+    pub crypto: Crypto,
+}
+
+/// Whether a client encrypts connections, as trackers are told.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Crypto {
+    /// It does not, or says nothing of it.
+    #[default]
+    None,
+    /// It does with whom it can.
+    Supported,
+    /// It has no others.
+    Required,
 }
 
 /// What has happened to a download.

@@ -15,8 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use url::Url;
 
-use super::{AnnounceRequest, Event, Family, MAX_PEERS, compact_peers, encode_compact_peers};
-use crate::config::Encryption;
+use super::{AnnounceRequest, Crypto, Event, Family, MAX_PEERS, compact_peers, encode_compact_peers};
 use crate::metainfo::InfoHash;
 use crate::wire::handshake::PeerId;
 use crate::wire::{Reader, Truncated, display_text};
@@ -333,7 +332,7 @@ fn decode_announce(reader: &mut Reader<'_>) -> Result<AnnounceRequest, Truncated
         tracker_id: None,
         ipv4,
         ipv6: None,
-        encryption: Encryption::Off,
+        crypto: Crypto::None,
     })
 }
 

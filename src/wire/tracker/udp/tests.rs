@@ -8,11 +8,10 @@ use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_o
 use url::Url;
 
 use super::{MAX_URL_LEN, PacketError, Request, Response, ScrapeEntry, url_data};
-use crate::config::Encryption;
 use crate::metainfo::InfoHash;
 use crate::wire::Truncated;
 use crate::wire::handshake::PeerId;
-use crate::wire::tracker::{AnnounceRequest, Event, Family};
+use crate::wire::tracker::{AnnounceRequest, Crypto, Event, Family};
 
 fn announce() -> AnnounceRequest {
     AnnounceRequest {
@@ -28,7 +27,7 @@ fn announce() -> AnnounceRequest {
         tracker_id: None,
         ipv4: Some([1, 2, 3, 4].into()),
         ipv6: None,
-        encryption: Encryption::Off,
+        crypto: Crypto::None,
     }
 }
 
@@ -136,7 +135,7 @@ fn any_announce() -> impl Strategy<Value = AnnounceRequest> {
             tracker_id: None,
             ipv4: ipv4.map(Into::into),
             ipv6: None,
-            encryption: Encryption::Off,
+            crypto: Crypto::None,
         },
     )
 }
