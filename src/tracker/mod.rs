@@ -19,8 +19,18 @@ use self::http::Request;
 use self::swarms::{Limits, Swarms};
 use crate::discovery::interrupt::Interrupt;
 
+mod access;
+mod config;
 mod http;
+mod network;
+mod rates;
+mod service;
+mod statistics;
+mod store;
 mod swarms;
+
+pub use config::{AccessConfig, MemoryConfig, RequestLimits, RequestRate, StoreConfig, TrackerConfig};
+pub use network::{IpNetwork, IpNetworkSyntax};
 
 /// Requests under way at once; another one is answered by a closed connection.
 const MAX_CONNECTIONS: usize = 64;
