@@ -6,9 +6,12 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
+use super::store::{Announce, Counts, Reply, Store, SwarmHealth, Totals, Unavailable};
 use crate::metainfo::InfoHash;
 use crate::wire::handshake::PeerId;
-use crate::wire::tracker::Event;
+use crate::wire::tracker::{Event, Family, encode_compact_peers};
 
 /// The bounds of a [`Swarms`].
 #[derive(Clone, Copy, Debug)]
@@ -21,17 +24,6 @@ pub(super) struct Limits {
     pub(super) expiry: Duration,
 }
 
-/// What a peer says of itself.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Announce {
-    pub(super) info_hash: InfoHash,
-    pub(super) peer: Peer,
-    pub(super) left: u64,
-    pub(super) event: Option<Event>,
-    /// The most peers to give.
-    pub(super) wanted: usize,
-}
-
 /// Someone who takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
@@ -39,14 +31,8 @@ pub(super) struct Peer {
     pub(super) addr: SocketAddr,
 }
 
-/// The sizes of a swarm.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) seeders: usize,
-    pub(super) leechers: usize,
-    /// How often `completed` was announced.
-    pub(super) downloaded: u64,
-}
+/// All swarms, for all threads.
+pub(super) struct SharedSwarms(Mutex<Swarms>);
 
 /// All swarms.
 #[derive(Debug)]
@@ -60,7 +46,7 @@ pub(super) struct Swarms {
 struct Swarm {
     seeders: Roster,
     leechers: Roster,
-    downloaded: u64,
+    downloaded: u32,
 }
 
 /// Members that can be found by key and drawn by number.
@@ -96,7 +82,8 @@ impl Swarms {
             Entry::Vacant(entry) if room && announce.event != Some(Event::Stopped) => entry.insert(Swarm::default()),
             Entry::Vacant(_) => return (Counts::default(), Vec::new()),
         };
-        let key = announce.peer.key();
+        let peer = Peer { id: announce.peer_id, addr: announce.addr };
+        let key = peer.key();
         let was_seeder = swarm.seeders.remove(key);
         swarm.leechers.remove(key);
         if announce.event == Some(Event::Stopped) {
@@ -113,7 +100,7 @@ impl Swarms {
         let peers = swarm.draw(announce.wanted, !seeder, &mut self.rng);
         if swarm.len() < self.limits.peers {
             let roster = if seeder { &mut swarm.seeders } else { &mut swarm.leechers };
-            roster.insert(Member { peer: announce.peer, seen: now });
+            roster.insert(Member { peer, seen: now });
         }
         (swarm.counts(), peers)
     }
@@ -134,6 +121,65 @@ impl Swarms {
     }
 }
 
+impl SharedSwarms {
+    pub(super) fn new(limits: Limits, seed: u64) -> Self {
+        Self(Mutex::new(Swarms::new(limits, seed)))
+    }
+}
+
+impl Store for SharedSwarms {
+    fn announce(
+        &self,
+        batch: &[Announce],
+        now: Instant,
+        scratch: &mut Reply,
+        answer: &mut dyn FnMut(usize, Result<&Reply, &Unavailable>),
+    ) {
+        for (at, announce) in batch.iter().enumerate() {
+            let (counts, mut peers) = self.0.lock().announce(*announce, now);
+            peers.sort_by_key(|peer| peer.addr.is_ipv6());
+            *scratch = Reply { counts, ..Reply::default() };
+            let addrs = || peers.iter().map(|peer| peer.addr);
+            encode_compact_peers(addrs(), Family::V4, &mut scratch.v4);
+            encode_compact_peers(addrs(), Family::V6, &mut scratch.v6);
+            scratch.ids.extend(peers.iter().map(|peer| peer.id).filter(|_| announce.with_ids));
+            answer(at, Ok(scratch));
+        }
+    }
+
+    fn scrape(&self, info_hashes: &[InfoHash], _now: Instant) -> Result<Vec<Counts>, Unavailable> {
+        let swarms = self.0.lock();
+        Ok(info_hashes.iter().map(|hash| swarms.counts(hash).unwrap_or_default()).collect())
+    }
+
+    fn all(&self, most: usize, _now: Instant) -> Result<Vec<(InfoHash, Counts)>, Unavailable> {
+        Ok(self.0.lock().torrents.iter().take(most).map(|(hash, swarm)| (*hash, swarm.counts())).collect())
+    }
+
+    fn totals(&self, now: Instant) -> Result<Totals, Unavailable> {
+        let all = self.all(usize::MAX, now)?;
+        let sum = |of: fn(&Counts) -> u32| all.iter().map(|(_, counts)| u64::from(of(counts))).sum();
+        let (seeders, leechers) = (sum(|counts| counts.seeders), sum(|counts| counts.leechers));
+        Ok(Totals { torrents: all.len() as u64, seeders, leechers, no_room: 0 })
+    }
+
+    fn health(&self, most: usize, now: Instant) -> Result<Vec<SwarmHealth>, Unavailable> {
+        let health = |(info_hash, counts)| SwarmHealth {
+            info_hash,
+            counts,
+            seen: Duration::ZERO,
+            up_rate: 0,
+            down_rate: 0,
+            clients: Vec::new(),
+        };
+        Ok(self.all(most, now)?.into_iter().map(health).collect())
+    }
+
+    fn tidy(&self, now: Instant) {
+        self.0.lock().expire(now);
+    }
+}
+
 impl Peer {
     fn key(&self) -> Key {
         Key { id: self.id, v6: self.addr.is_ipv6() }
@@ -150,7 +196,7 @@ impl Swarm {
     }
 
     fn counts(&self) -> Counts {
-        let (seeders, leechers) = (self.seeders.members.len(), self.leechers.members.len());
+        let (seeders, leechers) = (self.seeders.members.len() as u32, self.leechers.members.len() as u32);
         Counts { seeders, leechers, downloaded: self.downloaded }
     }
 
@@ -206,8 +252,10 @@ mod tests {
 
     fn announce(number: u8, left: u64, event: Option<Event>) -> Announce {
         let addr = SocketAddr::from(([10, 0, 0, number], 6881));
-        let peer = Peer { id: PeerId::new([number; 20]), addr };
-        Announce { info_hash: TORRENT, peer, left, event, wanted: 50 }
+        let (info_hash, peer_id) = (TORRENT, PeerId::new([number; 20]));
+        let (uploaded, downloaded, key, wanted) = (0, 0, 0, 50);
+        let (both_families, with_ids) = (true, false);
+        Announce { info_hash, peer_id, addr, key, left, uploaded, downloaded, event, wanted, both_families, with_ids }
     }
 
     fn ports(peers: &[Peer]) -> Vec<u8> {
@@ -278,7 +326,7 @@ mod tests {
     fn a_client_counts_once_for_each_address_family() {
         let (mut swarms, now) = (Swarms::new(LIMITS, 1), Instant::now());
         let mut v6 = announce(1, 9, Some(Event::Started));
-        v6.peer.addr = "[2001:db8::1]:6881".parse().unwrap();
+        v6.addr = "[2001:db8::1]:6881".parse().unwrap();
         swarms.announce(announce(1, 9, Some(Event::Started)), now);
         assert_eq!(swarms.announce(v6, now).0.leechers, 2);
         assert_eq!(swarms.announce(v6, now).0.leechers, 2);
