@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
 /// Different announces that are made in turn.
 const REQUESTS: usize = 8192;
@@ -95,10 +95,14 @@ pub(crate) fn run(load: Load) -> io::Result<Outcome> {
             stream.write_all(&requests[asked as usize % REQUESTS])?;
             asked += 1;
         }
+        // Until the next is due, which epoll's own wait only knows to a millisecond.
+        let next = load.rate.map(|rate| (begin + Duration::from_secs_f64(f64::from(asked) / rate)).duration_since(now));
+        let wait =
+            next.filter(|_| !idle.is_empty()).unwrap_or(Duration::from_millis(10)).min(Duration::from_millis(10));
+        let wait = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
+        poll(&mut [PollFd::new(&poller, PollFlags::IN)], Some(&wait))?;
         let mut events = [const { MaybeUninit::uninit() }; 256];
-        // Not to miss when the next is due, a rate is kept by looking again and again.
-        let timeout = Timespec { tv_sec: 0, tv_nsec: if load.rate.is_some() { 0 } else { 10_000_000 } };
-        let (events, _) = epoll::wait(&poller, &mut events, Some(&timeout))?;
+        let (events, _) = epoll::wait(&poller, &mut events, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
         for event in events {
             let number = event.data.u64() as usize;
             let connection = &mut connections[number];

@@ -32,6 +32,9 @@ impl Access {
     }
 
     pub(super) fn allows(&self, info_hash: &InfoHash) -> bool {
+        if self.config.allow.is_none() && self.config.deny.is_none() {
+            return true;
+        }
         let lists = self.lists.read();
         lists.allowed.as_ref().is_none_or(|allowed| allowed.contains(info_hash)) && !lists.denied.contains(info_hash)
     }

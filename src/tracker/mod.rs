@@ -41,6 +41,8 @@ mod store;
 mod swarms;
 
 pub use config::{AccessConfig, MemoryConfig, RequestLimits, RequestRate, StoreConfig, TrackerConfig};
+#[cfg(fuzzing)]
+pub(crate) use http::fuzz_requests;
 pub use network::{IpNetwork, IpNetworkSyntax};
 
 /// A running tracker. Dropping it stops it and joins its threads.

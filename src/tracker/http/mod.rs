@@ -84,5 +84,41 @@ fn start_with(
     Ok(())
 }
 
+/// Takes all requests out of `bytes`, as a worker would: the bytes that they have together, and a body to answer each with.
+/// For the fuzz target, which looks at what comes of it.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_requests(bytes: &[u8], proxies: &[super::IpNetwork]) -> (usize, Vec<Vec<u8>>) {
+    use std::time::Duration;
+
+    use self::request::{Head, Query};
+    use super::store::{Counts, Reply};
+
+    let (from, mut begin, mut bodies, mut torrents) = ([127, 0, 0, 1].into(), 0, Vec::new(), Vec::new());
+    while let Ok(Some(head)) = Head::parse(&bytes[begin..], from, proxies) {
+        let before = Head::parse(&bytes[begin..begin + head.len - 1], from, proxies);
+        assert!(matches!(before, Ok(None)), "a request has one end");
+        assert!(!proxies.is_empty() || head.client == from);
+        begin += head.len;
+        let mut body = Vec::new();
+        match head.query(&mut torrents, 100, |asked| asked.unwrap_or(50).min(200) as usize) {
+            Ok(Query::Announce(announce, form)) => {
+                assert!(announce.wanted <= 200 && announce.addr.ip() == head.client);
+                let v4 = [announce.addr.port().to_be_bytes(); 3].concat().repeat(announce.wanted);
+                let ids = if announce.with_ids { vec![announce.peer_id; announce.wanted] } else { Vec::new() };
+                let reply = Reply { counts: Counts::default(), v4, v6: vec![1; 18], ids };
+                let announced = reply::Announced { interval: Duration::from_secs(60), client: head.client, form };
+                reply::announced(&mut body, &announced, &reply);
+            }
+            Ok(Query::Scrape) => {
+                assert!(torrents.len() <= 100 && torrents.is_sorted_by(|one, other| one.as_bytes() < other.as_bytes()));
+                reply::scraped(&mut body, torrents.iter().map(|hash| (*hash, Counts::default())));
+            }
+            Err(error) => reply::failure(&mut body, error, None),
+        }
+        bodies.push(body);
+    }
+    (begin, bodies)
+}
+
 #[cfg(test)]
 mod tests;

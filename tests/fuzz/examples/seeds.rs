@@ -29,6 +29,7 @@ fn main() -> std::io::Result<()> {
         ("pex", pex()),
         ("mse", mse()),
         ("tracker", tracker()),
+        ("tracker_http", tracker_http()),
         ("resume", resume()),
         ("blocklist", blocklist()),
         ("magnet", magnet()),
@@ -344,6 +345,27 @@ fn tracker() -> Vec<Seed> {
         ("udp-announced-6", response.encode(Family::V6)),
         ("udp-scraped", Response::Scrape { transaction_id, torrents: vec![entry; 2] }.encode(Family::V4)),
         ("udp-error", Response::Error { transaction_id, message: "not here".into() }.encode(Family::V4)),
+    ]
+}
+
+fn tracker_http() -> Vec<Seed> {
+    let hash = "%FF%fe%00abc%20%26%3D%25%80%81%82%83%84%85%86%87%88%89";
+    let peer = "peer_id=-RW0100-abcdefghijkl&port=6881";
+    let numbers = "uploaded=1&downloaded=2&left=3&key=DEADBEEF&numwant=5&event=started";
+    let announce = format!("GET /announce?info_hash={hash}&{peer}&{numbers}&compact=1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    let scrape =
+        format!("GET /scrape?info_hash={hash}&info_hash={} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "a".repeat(20));
+    let forwarded = "X-Forwarded-For: 192.0.2.1, [2001:db8::1]:80\r\nx-forwarded-for: 198.51.100.7\r\n";
+    vec![
+        ("announce", announce.clone().into()),
+        ("dictionaries", format!("GET /announce?info_hash={hash}&{peer}&no_peer_id=1 HTTP/1.0\r\n\r\n").into()),
+        ("scrape", scrape.clone().into()),
+        ("full-scrape", b"GET /scrape HTTP/1.1\r\n\r\n".to_vec()),
+        ("forwarded", format!("GET /announce?info_hash={hash}&{peer} HTTP/1.1\r\n{forwarded}\r\n").into()),
+        ("pipelined", [announce.clone(), scrape, announce].concat().into()),
+        ("body", b"GET /announce HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc".to_vec()),
+        ("post", b"POST /announce HTTP/1.1\r\n\r\n".to_vec()),
+        ("page", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
     ]
 }
 
