@@ -15,6 +15,9 @@ use crate::tracker::store::{Announce, Reply};
 /// The most announces that the store is asked about at once.
 const MOST: usize = 256;
 
+/// Bytes of answers that are not sent yet.
+const FULL: usize = 1 << 20;
+
 const TEXT: &str = "text/plain";
 
 /// See the module.
@@ -114,6 +117,11 @@ impl Batch {
         }
     }
 
+    /// Whether answers should be sent before there are more of them.
+    pub(super) fn is_full(&self) -> bool {
+        self.out.len() >= FULL
+    }
+
     /// Whether there is anything to be sent.
     pub(super) fn is_answered(&self) -> bool {
         !self.parts.is_empty()
@@ -127,7 +135,7 @@ impl Batch {
             begin = end;
         }
         // A full scrape should not hold its memory for ever.
-        if self.out.capacity() > 4 << 20 {
+        if self.out.capacity() > 8 * FULL {
             self.out = Vec::new();
             self.body = Vec::new();
         }

@@ -13,9 +13,9 @@ const BACKLOG: i32 = 1024;
 /// share one.
 pub(super) fn listen(addr: SocketAddr, threads: usize) -> io::Result<(SocketAddr, Vec<Arc<Socket>>)> {
     if cfg!(not(target_os = "linux")) {
-        let listener = bind(addr, false)?;
+        let listener = Arc::new(bind(addr, false)?);
         listener.listen(BACKLOG)?;
-        return Ok((local(&listener)?, vec![Arc::new(listener); threads]));
+        return Ok((local(&listener)?, vec![listener; threads]));
     }
     // Sockets that share an address let any other program of the same user share it, too. This one does not, and so finds
     // out whether it is free.

@@ -105,7 +105,7 @@ pub(crate) fn fuzz_requests(bytes: &[u8], proxies: &[super::IpNetwork]) -> (usiz
                 assert!(announce.wanted <= 200 && announce.addr.ip() == head.client);
                 let v4 = [announce.addr.port().to_be_bytes(); 3].concat().repeat(announce.wanted);
                 let ids = if announce.with_ids { vec![announce.peer_id; announce.wanted] } else { Vec::new() };
-                let reply = Reply { counts: Counts::default(), v4, v6: vec![1; 18], ids };
+                let reply = Reply { v4, v6: vec![1; 18], ids, ..Reply::default() };
                 let announced = reply::Announced { interval: Duration::from_secs(60), client: head.client, form };
                 reply::announced(&mut body, &announced, &reply);
             }

@@ -59,8 +59,7 @@ impl Page {
         match self {
             Self::Html => {
                 "text/html; charset=utf-8\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-                 Content-Security-Policy: default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; \
-                 script-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+                 X-Frame-Options: DENY"
             }
             Self::Json => "application/json\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff",
             Self::Metrics => "text/plain; version=0.0.4; charset=utf-8",

@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_compact_answer_has_both_families() {
         let v6 = [[0x20, 1].as_slice(), &[0; 14], &[0x1a, 0xe1]].concat();
-        let reply = Reply { counts: COUNTS, v4: vec![10, 0, 0, 1, 0x1a, 0xe1], v6, ids: Vec::new() };
+        let reply = Reply { counts: COUNTS, v4: vec![10, 0, 0, 1, 0x1a, 0xe1], v6, ..Reply::default() };
         let start =
             "d8:completei1e10:downloadedi300e11:external ip4:\\xc0\\x00\\x02\\x0710:incompletei20e8:intervali1800e";
         assert_eq!(
@@ -212,7 +212,7 @@ mod tests {
     fn dictionaries_have_ids_where_there_are_any() {
         let v6 = [[0x20, 1].as_slice(), &[0; 13], &[9, 0, 80]].concat();
         let ids = vec![PeerId::new([b'a'; 20]), PeerId::new([b'b'; 20])];
-        let mut reply = Reply { counts: COUNTS, v4: vec![10, 0, 0, 1, 0, 80], v6, ids };
+        let mut reply = Reply { counts: COUNTS, v4: vec![10, 0, 0, 1, 0, 80], v6, ids, ..Reply::default() };
         let said = body(Form::Dictionaries, &reply);
         let first = "d2:ip8:10.0.0.17:peer id20:aaaaaaaaaaaaaaaaaaaa4:porti80ee";
         let second = "d2:ip7:2001::97:peer id20:bbbbbbbbbbbbbbbbbbbb4:porti80ee";

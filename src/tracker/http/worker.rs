@@ -109,6 +109,9 @@ impl Worker {
                 } else {
                     self.serve(number, now);
                 }
+                if self.batch.is_full() {
+                    self.answer(now);
+                }
             }
             // Last, so that a number is not given to another connection within a round.
             if is_called && self.accepting {
@@ -118,6 +121,9 @@ impl Worker {
             let waiting = std::mem::take(&mut self.again);
             for number in waiting {
                 self.take_requests(number, None, now);
+                if self.batch.is_full() {
+                    self.answer(now);
+                }
             }
             self.answer(now);
             if now - swept >= TICK {
