@@ -212,7 +212,8 @@ mod tests {
     fn dictionaries_have_ids_where_there_are_any() {
         let v6 = [[0x20, 1].as_slice(), &[0; 13], &[9, 0, 80]].concat();
         let ids = vec![PeerId::new([b'a'; 20]), PeerId::new([b'b'; 20])];
-        let mut reply = Reply { counts: COUNTS, v4: vec![10, 0, 0, 1, 0, 80], v6, ids, ..Reply::default() };
+        let mut reply = Reply { counts: COUNTS, v6, ids, ..Reply::default() };
+        reply.v4.extend([10, 0, 0, 1, 0, 80]);
         let said = body(Form::Dictionaries, &reply);
         let first = "d2:ip8:10.0.0.17:peer id20:aaaaaaaaaaaaaaaaaaaa4:porti80ee";
         let second = "d2:ip7:2001::97:peer id20:bbbbbbbbbbbbbbbbbbbb4:porti80ee";
