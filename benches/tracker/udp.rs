@@ -212,7 +212,7 @@ impl Load {
         put(offset::PEER_ID, &peer.to_be_bytes());
         put(offset::KEY, &(peer + 1).to_be_bytes());
         put(offset::PORT, &((peer / self.torrents % 65_535) as u16 + 1).to_be_bytes());
-        self.packet[offset::LEFT] = u8::from(peer / self.torrents % 4 == 0);
+        self.packet[offset::LEFT] = u8::from((peer / self.torrents).is_multiple_of(4));
         let slot = self.next as usize % SLOTS;
         // One that is lost in a full buffer is found to be.
         let _ = self.sockets[slot % self.sockets.len()].send(&self.packet);

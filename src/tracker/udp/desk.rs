@@ -12,7 +12,7 @@ use super::ids::ConnectionIds;
 use crate::metainfo::InfoHash;
 use crate::tracker::service::Service;
 use crate::tracker::statistics::{Counter, Tally, Transport};
-use crate::tracker::store::{Announce, Reply};
+use crate::tracker::store::{Announce, Counts, Reply};
 use crate::wire::tracker::AnnounceRequest;
 use crate::wire::tracker::udp::{MAX_SCRAPE, RequestRef, ResponseRef, ScrapeEntry};
 
@@ -159,7 +159,8 @@ impl Desk {
                     self.entries.clear();
                     for (info_hash, counts) in self.hashes[asked.clone()].iter().zip(&counts[asked]) {
                         // As if nobody took part: the answer has a place for each that was asked for.
-                        let served = self.service.access.allows(info_hash).then_some(*counts).unwrap_or_default();
+                        let is_served = self.service.access.allows(info_hash);
+                        let served = if is_served { *counts } else { Counts::default() };
                         self.entries.push(ScrapeEntry {
                             seeders: served.seeders,
                             completed: served.downloaded,
