@@ -55,6 +55,12 @@ pub fn tracker_requests(bytes: &[u8], behind_proxy: bool) -> (usize, Vec<Vec<u8>
     crate::tracker::fuzz_requests(bytes, all.filter(|_| behind_proxy).as_slice())
 }
 
+/// Has a tracker answer packets over UDP, and gives what it answers to each. Of each it is said whether it comes over IPv6, and
+/// whether the connection id of its sender is to be put into it.
+pub fn tracker_packets<'a>(packets: impl Iterator<Item = (&'a mut [u8], bool, bool)>) -> Vec<Vec<Vec<u8>>> {
+    crate::tracker::fuzz_packets(packets)
+}
+
 fn masked(said: Option<Vec<u8>>, mask: &[u8], sent: &mut usize) -> Vec<u8> {
     let mut said = said.unwrap_or_default();
     for (byte, mask) in said.iter_mut().zip(mask.iter().skip(*sent)) {

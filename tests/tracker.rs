@@ -8,7 +8,7 @@ mod page;
 mod rig;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -49,9 +49,13 @@ import(module).then(({ default: Client }) => {
 
 /// A tracker at a free port of `addr`, with its pages at another.
 fn tracker(addr: SocketAddr, change: impl FnOnce(&mut TrackerConfig)) -> Tracker {
-    let mut config = TrackerConfig { http: vec![addr], udp: Vec::new(), admin: Some(addr), ..TrackerConfig::default() };
+    let mut config = TrackerConfig { http: vec![addr], udp: vec![addr], admin: Some(addr), ..TrackerConfig::default() };
     change(&mut config);
     Tracker::with(config).unwrap()
+}
+
+fn udp_url(tracker: &Tracker) -> String {
+    format!("udp://{}/announce", tracker.udp()[0])
 }
 
 /// The body of an answer to a request.
@@ -99,20 +103,28 @@ fn clients_find_each_other(url: fn(&Tracker) -> String) {
         let tracker = tracker(SocketAddr::new(network.ours, 0), |_| {});
         let payload = Payload::folder(PIECE, Some(&url(&tracker)));
         let (torrent, data) = (payload.torrent(), payload.data());
-        let seeding = Job { torrent: &torrent, dir: &data, ip: network.ours };
+        // Each has an address of its own: Transmission knows one peer for each.
+        let ip = |last| IpAddr::from([10, 99, 0, last]);
+        let aria2 = |job: &Job<'_>, seed| {
+            // Without the DHT it speaks to no tracker over UDP.
+            let dht = format!("--dht-file-path={}", job.dir.with_file_name("dht.dat").display());
+            let port = Network::free_port(job.ip).to_string();
+            let listen = format!("--dht-listen-port={port}");
+            clients::aria2_with(job, seed, port.parse().unwrap(), &["--enable-dht=true", &listen, &dht])
+        };
 
-        let mut aria2 = clients::aria2(&seeding, true, Network::free_port(network.ours));
-        await_seeders(&tracker, 1, &mut aria2);
+        let mut seeder = aria2(&Job { torrent: &torrent, dir: &data, ip: ip(3) }, true);
+        await_seeders(&tracker, 1, &mut seeder);
         let by_transmission = payload.empty_folder("transmission");
-        let job = Job { torrent: &torrent, dir: &by_transmission, ip: network.theirs };
-        let port = Network::free_port(network.theirs);
+        let job = Job { torrent: &torrent, dir: &by_transmission, ip: ip(4) };
+        let port = Network::free_port(job.ip);
         let mut transmission = clients::transmission(&job, port, &payload.empty_folder("config"), "-et");
         await_seeders(&tracker, 2, &mut transmission);
         // Gone without a farewell: the next has to do with who is left.
-        aria2.kill();
+        seeder.kill();
 
         let by_libtorrent = payload.empty_folder("libtorrent");
-        let job = Job { torrent: &torrent, dir: &by_libtorrent, ip: network.ours };
+        let job = Job { torrent: &torrent, dir: &by_libtorrent, ip: ip(5) };
         let (mut libtorrent, _) = clients::libtorrent(&job, false, &[], &json!({}));
         libtorrent.wait_for("done");
         payload.assert_in(&by_libtorrent);
@@ -120,8 +132,7 @@ fn clients_find_each_other(url: fn(&Tracker) -> String) {
         transmission.kill();
 
         let by_aria2 = payload.empty_folder("aria2");
-        let job = Job { torrent: &torrent, dir: &by_aria2, ip: network.theirs };
-        let (status, said) = clients::aria2(&job, false, Network::free_port(network.theirs)).end();
+        let (status, said) = aria2(&Job { torrent: &torrent, dir: &by_aria2, ip: ip(6) }, false).end();
         assert!(status.success(), "{said}");
         payload.assert_in(&by_aria2);
 
@@ -135,6 +146,11 @@ fn clients_find_each_other(url: fn(&Tracker) -> String) {
 #[test]
 fn libtorrent_transmission_and_aria2_find_each_other_over_http() {
     clients_find_each_other(Tracker::announce_url);
+}
+
+#[test]
+fn libtorrent_transmission_and_aria2_find_each_other_over_udp() {
+    clients_find_each_other(udp_url);
 }
 
 /// One that seeds is found by one that does not.
@@ -178,4 +194,9 @@ fn lists_of_torrents_are_read_again_when_the_tracker_is_asked_to() {
     std::fs::write(&allow, "61\n").unwrap();
     tracker.reload().unwrap_err();
     assert!(announce(), "the old list stays");
+}
+
+#[test]
+fn npms_client_finds_a_peer_over_udp() {
+    npms_clients_find_each_other(udp_url, "127.0.0.1:0");
 }

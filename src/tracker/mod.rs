@@ -17,6 +17,7 @@
 //! | thread | owns | waits on |
 //! |---|---|---|
 //! | `tracker-http-N` | connections, and a listening socket of the same address as others' | all of them |
+//! | `tracker-udp` | a socket of the same address as others' | that |
 //! | `tracker-page` | connections of who runs the tracker | all of them |
 //! | `tracker-tidy` | the samples of the statistics; looks after the store | the next second |
 
@@ -25,21 +26,25 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
+use self::memory::Memory;
 use self::service::Service;
 use self::store::Store;
-use self::swarms::{Limits, SharedSwarms};
 
 mod access;
 mod config;
 mod http;
+mod memory;
 mod network;
 mod rates;
 mod service;
 mod statistics;
 mod store;
-mod swarms;
+mod udp;
 
+#[cfg(fuzzing)]
+pub(crate) use self::udp::fuzz::answer as fuzz_packets;
 pub use config::{AccessConfig, MemoryConfig, RequestLimits, RequestRate, StoreConfig, TrackerConfig};
 #[cfg(fuzzing)]
 pub(crate) use http::fuzz_requests;
@@ -48,6 +53,7 @@ pub use network::{IpNetwork, IpNetworkSyntax};
 /// A running tracker. Dropping it stops it and joins its threads.
 pub struct Tracker {
     http: Vec<SocketAddr>,
+    udp: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
     service: Arc<Service>,
     threads: Vec<JoinHandle<()>>,
@@ -61,27 +67,30 @@ impl Tracker {
 
     /// A tracker as it is described. What cannot be listened on, or read, is an error.
     pub fn with(config: TrackerConfig) -> io::Result<Self> {
-        let workers = config.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-        let trackers = bind(&config.http, |addr| http::Bound::new(addr, workers))?;
+        let workers = config.workers.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+        let trackers = bind(&config.http, |addr| http::Bound::new(addr, workers.get()))?;
+        let sockets = bind(&config.udp, |addr| udp::Bound::new(addr, workers))?;
         let admin = config.admin.map(|addr| http::Bound::new(addr, 1)).transpose()?;
         let http: Vec<_> = trackers.iter().map(http::Bound::addr).collect();
+        let udp: Vec<_> = sockets.iter().map(udp::Bound::addr).collect();
         let admin_addr = admin.as_ref().map(http::Bound::addr);
-        if http.is_empty() {
+        if http.is_empty() && udp.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a tracker needs an address to listen on"));
         }
-        let bound: Vec<_> = http.iter().copied().chain(admin_addr).collect();
-        let store = store(&config.store);
+        let bound: Vec<_> = http.iter().chain(&udp).copied().chain(admin_addr).collect();
+        let store = store(&config)?;
         let service = Service::new(config, store, &bound)?;
-        let mut tracker = Self { http, admin: admin_addr, service, threads: Vec::new() };
+        let mut tracker = Self { http, udp, admin: admin_addr, service, threads: Vec::new() };
         // Where one cannot be started, the others are stopped as the tracker is dropped.
         http::start(trackers, admin, &tracker.service, &mut tracker.threads)?;
+        udp::start(sockets, &tracker.service, &mut tracker.threads)?;
         tracker.threads.push(tracker.service.start_tidying()?);
         Ok(tracker)
     }
 
-    /// Where it listens: the first of [`http`](Self::http).
+    /// Where it listens: the first of [`http`](Self::http), or else of [`udp`](Self::udp).
     pub fn addr(&self) -> SocketAddr {
-        self.http[0]
+        *self.http.first().unwrap_or_else(|| &self.udp[0])
     }
 
     /// Where it listens for HTTP.
@@ -89,14 +98,21 @@ impl Tracker {
         &self.http
     }
 
+    /// Where it listens for UDP.
+    pub fn udp(&self) -> &[SocketAddr] {
+        &self.udp
+    }
+
     /// Where its pages are.
     pub fn admin(&self) -> Option<SocketAddr> {
         self.admin
     }
 
-    /// The URL for a torrent's `announce`. A tracker on an unspecified address is named by the loopback one.
+    /// The URL for a torrent's `announce`: of HTTP, if it listens for that. A tracker on an unspecified address is named by the
+    /// loopback one.
     pub fn announce_url(&self) -> String {
-        format!("http://{}/announce", reachable(self.addr()))
+        let scheme = if self.http.is_empty() { "udp" } else { "http" };
+        format!("{scheme}://{}/announce", reachable(self.addr()))
     }
 
     /// Reads the lists of torrents that are served, or not, again ([`AccessConfig`]). Where a file cannot be read, the lists
@@ -104,18 +120,38 @@ impl Tracker {
     pub fn reload(&self) -> io::Result<()> {
         self.service.access.reload()
     }
+
+    /// Stops it and joins its threads. What cannot be kept in [`TrackerConfig::state_file`] is an error here, and goes to the log
+    /// where the tracker is only dropped.
+    pub fn stop(mut self) -> io::Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.service.interrupt.raise();
+        if self.threads.is_empty() {
+            return Ok(());
+        }
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+        self.service.store.close(Instant::now())
+    }
 }
 
 impl Drop for Tracker {
     fn drop(&mut self) {
-        self.service.interrupt.raise();
-        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+        if let Err(error) = self.end() {
+            log::error!("tracker: its state is not kept: {error}");
+        }
     }
 }
 
 impl std::fmt::Debug for Tracker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tracker").field("http", &self.http).field("admin", &self.admin).finish_non_exhaustive()
+        f.debug_struct("Tracker")
+            .field("http", &self.http)
+            .field("udp", &self.udp)
+            .field("admin", &self.admin)
+            .finish_non_exhaustive()
     }
 }
 
@@ -139,13 +175,14 @@ fn has_no_ipv6(error: &io::Error) -> bool {
     matches!(error, Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL))
 }
 
-fn store(config: &StoreConfig) -> Box<dyn Store> {
-    match config {
-        StoreConfig::Memory(MemoryConfig { torrents, peers_per_torrent, expiry, .. }) => {
-            let limits = Limits { torrents: *torrents, peers: *peers_per_torrent, expiry: *expiry };
-            Box::new(SharedSwarms::new(limits, fastrand::u64(..)))
+fn store(config: &TrackerConfig) -> io::Result<Box<dyn Store>> {
+    let (seed, now) = (fastrand::u64(..), Instant::now());
+    Ok(match (&config.store, &config.state_file) {
+        (StoreConfig::Memory(memory), None) => Box::new(Memory::new(memory, seed, now)),
+        (StoreConfig::Memory(memory), Some(file)) => {
+            Box::new(Memory::load(file, memory, seed, now).map_err(io::Error::other)?)
         }
-    }
+    })
 }
 
 fn reachable(addr: SocketAddr) -> SocketAddr {

@@ -3,6 +3,7 @@
 //! It owns the words between the two. It refuses to know how requests came in, and how peers are kept: in
 //! [`memory`](super::memory), or behind a server that several trackers share.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -113,4 +114,9 @@ pub(super) trait Store: Send + Sync {
 
     /// What is to be done now and then, by a thread of the tracker's own.
     fn tidy(&self, now: Instant);
+
+    /// What is to be done at the end, when nobody else calls any more.
+    fn close(&self, _now: Instant) -> io::Result<()> {
+        Ok(())
+    }
 }

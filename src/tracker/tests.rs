@@ -21,13 +21,17 @@ fn loopback() -> SocketAddr {
 
 /// An announcer of the one torrent, listening on `port`, and the peers that it is told of.
 fn announcer(tracker: &Tracker, port: u16, left: u64) -> (Announcer, Receiver<Vec<SocketAddr>>) {
+    announcer_at(tracker.announce_url(), port, left)
+}
+
+fn announcer_at(url: String, port: u16, left: u64) -> (Announcer, Receiver<Vec<SocketAddr>>) {
     let (sender, peers) = unbounded();
     let setup = Setup {
         info_hash: InfoHash::new([0x81; 20]),
         peer_id: PeerId::new([port as u8; 20]),
-        key: 1,
+        key: port.into(),
         port: Arc::new(port.into()),
-        tiers: vec![vec![tracker.announce_url()]],
+        tiers: vec![vec![url]],
         counters: Arc::new(move || Counters { left, ..Counters::default() }),
         scrape: false,
         num_want: 50,
@@ -150,4 +154,37 @@ fn an_address_in_use_is_named() {
     let tracker = Tracker::start(loopback()).unwrap();
     let error = Tracker::start(tracker.addr()).unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot listen on {}: ", tracker.addr())), "{error}");
+}
+
+#[test]
+fn announcers_over_udp_find_those_over_http() {
+    let tracker =
+        Tracker::with(TrackerConfig { http: vec![loopback()], udp: vec![loopback()], ..TrackerConfig::default() })
+            .unwrap();
+    let (first, _) = announcer_at(tracker.announce_url(), 1001, 5);
+    await_leechers(&first, 1);
+    let (second, peers) = announcer_at(format!("udp://{}/announce", tracker.udp()[0]), 1002, 5);
+    assert_eq!(peers.recv_timeout(PATIENCE).unwrap(), [SocketAddr::from(([127, 0, 0, 1], 1001))]);
+    await_leechers(&second, 2);
+}
+
+#[test]
+fn a_tracker_that_starts_again_knows_its_swarms() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("state");
+    let start = || {
+        let state_file = Some(file.clone());
+        Tracker::with(TrackerConfig { http: Vec::new(), udp: vec![loopback()], state_file, ..TrackerConfig::default() })
+    };
+    let tracker = start().unwrap();
+    let (first, _) = announcer(&tracker, 1001, 5);
+    await_leechers(&first, 1);
+    tracker.stop().unwrap();
+    drop(first);
+    let tracker = start().unwrap();
+    let (_second, peers) = announcer(&tracker, 1002, 5);
+    assert_eq!(peers.recv_timeout(PATIENCE).unwrap(), [SocketAddr::from(([127, 0, 0, 1], 1001))]);
+    drop(tracker);
+    std::fs::write(&file, "something else").unwrap();
+    assert!(start().unwrap_err().to_string().ends_with("state is not a tracker's state"));
 }

@@ -30,6 +30,7 @@ fn main() -> std::io::Result<()> {
         ("mse", mse()),
         ("tracker", tracker()),
         ("tracker_http", tracker_http()),
+        ("tracker_udp", tracker_udp()),
         ("resume", resume()),
         ("blocklist", blocklist()),
         ("magnet", magnet()),
@@ -366,6 +367,51 @@ fn tracker_http() -> Vec<Seed> {
         ("body", b"GET /announce HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc".to_vec()),
         ("post", b"POST /announce HTTP/1.1\r\n\r\n".to_vec()),
         ("page", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
+    ]
+}
+
+fn tracker_udp() -> Vec<Seed> {
+    let announce = |number: u8, left, event| {
+        let announce = AnnounceRequest {
+            info_hash: InfoHash::new([7; 20]),
+            peer_id: PeerId::new([number; 20]),
+            port: number.into(),
+            uploaded: 1 << 20,
+            downloaded: 2 << 20,
+            left,
+            event,
+            numwant: Some(5),
+            key: number.into(),
+            tracker_id: None,
+            ipv4: None,
+            ipv6: None,
+        };
+        let url_data = if number == 2 { b"/announce?key=value".to_vec() } else { Vec::new() };
+        Request::Announce { connection_id: 0, transaction_id: number.into(), announce, url_data }.encode()
+    };
+    let scrape =
+        Request::Scrape { connection_id: 0, transaction_id: 9, info_hashes: vec![InfoHash::new([7; 20]); 2] }.encode();
+    let connect = Request::Connect { transaction_id: 1 }.encode();
+    // What is said with each packet: see the target.
+    let packets = |flags: u16, packets: &[&[u8]]| {
+        packets.iter().flat_map(|packet| [&(flags | packet.len() as u16).to_be_bytes(), *packet].concat()).collect()
+    };
+    let swarm = [
+        announce(1, 3, Some(Event::Started)),
+        announce(2, 0, Some(Event::Completed)),
+        announce(3, 3, None),
+        announce(1, 0, None),
+        announce(2, 0, Some(Event::Stopped)),
+        scrape.clone(),
+    ];
+    let swarm: Vec<_> = swarm.iter().map(Vec::as_slice).collect();
+    vec![
+        ("connect", packets(0, &[&connect])),
+        ("swarm", packets(0x8000, &swarm)),
+        ("swarm-6", packets(0xc000, &swarm)),
+        ("without-id", packets(0, &swarm)),
+        ("port-0", packets(0x8000, &[&announce(0, 1, None)])),
+        ("cut", packets(0x8000, &[&swarm[0][..97], &scrape[..15]])),
     ]
 }
 
