@@ -7,6 +7,7 @@ use crate::bencode::{self, DecodeError, Tree};
 use crate::metainfo::{InfoHash, Layout};
 use crate::net::mse::{Answerer, Dialler, Entropy, Method, Methods, MseError, torrent_name};
 use crate::storage::resume::Journal;
+use crate::tracker::IpNetwork;
 
 /// [`bencode::decode`] by its second scan alone, which otherwise only sees what `bendy` refuses.
 pub fn decode_in_any_order(source: &[u8]) -> Result<(Tree<'_>, &[u8]), DecodeError> {
@@ -45,6 +46,19 @@ pub fn encrypted_handshake(modes: u8, masks: [&[u8]; 2], step: usize) -> [Shaken
         });
     }
     shaken
+}
+
+/// The requests to a tracker that these bytes begin with: how long they are together, and an answer to each. Where
+/// `behind_proxy`, whoever sends them is believed on where they come from.
+pub fn tracker_requests(bytes: &[u8], behind_proxy: bool) -> (usize, Vec<Vec<u8>>) {
+    let all = IpNetwork::new([0, 0, 0, 0].into(), 0);
+    crate::tracker::fuzz_requests(bytes, all.filter(|_| behind_proxy).as_slice())
+}
+
+/// Has a tracker answer packets over UDP, and gives what it answers to each. Of each it is said whether it comes over IPv6, and
+/// whether the connection id of its sender is to be put into it.
+pub fn tracker_packets<'a>(packets: impl Iterator<Item = (&'a mut [u8], bool, bool)>) -> Vec<Vec<Vec<u8>>> {
+    crate::tracker::fuzz_packets(packets)
 }
 
 fn masked(said: Option<Vec<u8>>, mask: &[u8], sent: &mut usize) -> Vec<u8> {

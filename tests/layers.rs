@@ -28,7 +28,7 @@ const UNSAFE: &[&str] = &["storage/map.rs", "hash/lanes.rs"];
 /// What opens a socket or asks for a name, and the only files that may: all others go through them, so that `--bind` holds
 /// for every socket. The tracker server is asked for an address of its own.
 const SOCKETS: &[(&str, &[&str])] = &[
-    ("Socket::new(", &["net/bind.rs", "tracker/mod.rs"]),
+    ("Socket::new(", &["net/bind.rs", "tracker/http/listen.rs", "tracker/udp/mod.rs"]),
     ("Socket::pair(", &[]),
     ("TcpStream::connect", &[]),
     ("TcpListener::bind", &[]),

@@ -1,367 +1,198 @@
-//! A tracker in the process: tells the peers of a torrent about each other over HTTP (BEP 3, 7, 23, 48).
+//! A tracker in the process: tells the peers of a torrent about each other.
 //!
-//! It owns a listening socket, a thread `tracker` that accepts, and a thread `tracker-conn` for each request under way.
-//! Who takes part is kept in memory and lost with it. It refuses more connections than `MAX_CONNECTIONS`, requests
-//! larger than `MAX_REQUEST`, clients slower than `REQUEST_TIME`, and to be told an address: a peer is where its
-//! request came from.
+//! [`Tracker`] owns the sockets and threads of all its servers, which share a service: the store of who takes part, and the
+//! rules on who may ask what. Each server is an event loop for each core. A peer is where its request came from: it is not
+//! believed when it says otherwise, unless a trusted proxy does.
+//!
+//! ```no_run
+//! use ropewalk::tracker::{Tracker, TrackerConfig};
+//!
+//! let tracker = Tracker::with(TrackerConfig { admin: Some(([127, 0, 0, 1], 8080).into()), ..TrackerConfig::default() })?;
+//! println!("{}", tracker.announce_url());
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! # Threads
+//!
+//! | thread | owns | waits on |
+//! |---|---|---|
+//! | `tracker-http-N` | connections, and a listening socket of the same address as others' | all of them |
+//! | `tracker-udp` | a socket of the same address as others' | that |
+//! | `tracker-page` | connections of who runs the tracker | all of them |
+//! | `tracker-tidy` | the samples of the statistics; looks after the store | the next second |
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use parking_lot::Mutex;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::{Domain, Socket, Type};
+use self::memory::Memory;
+use self::service::Service;
+use self::store::Store;
 
-use self::http::Request;
-use self::swarms::{Limits, Swarms};
-use crate::discovery::interrupt::Interrupt;
-
+mod access;
+mod config;
 mod http;
-mod swarms;
+mod memory;
+mod network;
+mod rates;
+mod service;
+mod statistics;
+mod store;
+mod udp;
 
-/// Requests under way at once; another one is answered by a closed connection.
-const MAX_CONNECTIONS: usize = 64;
-
-/// The longest header of a request, in bytes. A scrape of 100 torrents needs some 7,000.
-const MAX_REQUEST: usize = 16 << 10;
-
-/// From the first byte of a connection to the last of its answer.
-const REQUEST_TIME: Duration = Duration::from_secs(10);
-
-/// What clients are asked to wait between announces.
-const INTERVAL: Duration = Duration::from_secs(30 * 60);
-
-const LIMITS: Limits = Limits { torrents: 10_000, peers: 10_000, expiry: Duration::from_secs(45 * 60) };
-
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 128;
-
-/// How often silent peers are looked for.
-const EXPIRE_EVERY: Duration = Duration::from_secs(60);
-
-/// The longest that a stop goes unnoticed on systems where the shutdown of a listening socket wakes nobody.
-const TICK: Duration = Duration::from_millis(500);
-
-const STACK: usize = 128 * 1024;
+#[cfg(fuzzing)]
+pub(crate) use self::udp::fuzz::answer as fuzz_packets;
+pub use config::{AccessConfig, MemoryConfig, RequestLimits, RequestRate, StoreConfig, TrackerConfig};
+#[cfg(fuzzing)]
+pub(crate) use http::fuzz_requests;
+pub use network::{IpNetwork, IpNetworkSyntax};
 
 /// A running tracker. Dropping it stops it and joins its threads.
-#[derive(Debug)]
 pub struct Tracker {
-    addr: SocketAddr,
-    interrupt: Interrupt,
-    acceptor: Option<JoinHandle<()>>,
+    http: Vec<SocketAddr>,
+    udp: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    service: Arc<Service>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Tracker {
-    /// Listens on `addr`; port 0 takes a free one.
+    /// A tracker over HTTP on `addr`, with its peers in memory; port 0 takes a free one.
     pub fn start(addr: SocketAddr) -> io::Result<Self> {
-        let listener = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-        listener.set_reuse_address(true)?;
-        listener.bind(&addr.into())?;
-        listener.listen(BACKLOG)?;
-        listener.set_nonblocking(true)?;
-        let addr = listener.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP socket"))?;
-        let interrupt = Interrupt::new();
-        let listener = Arc::new(listener);
-        let acceptor = Acceptor {
-            interrupt: interrupt.clone(),
-            swarms: Arc::new(Mutex::new(Swarms::new(LIMITS, fastrand::u64(..)))),
-            connections: Vec::new(),
-        };
-        let run = move || acceptor.run(&listener);
-        let acceptor = Some(thread::Builder::new().name("tracker".into()).stack_size(STACK).spawn(run)?);
-        Ok(Self { addr, interrupt, acceptor })
+        Self::with(TrackerConfig { http: vec![addr], udp: Vec::new(), ..TrackerConfig::default() })
     }
 
-    /// Where it listens.
+    /// A tracker as it is described. What cannot be listened on, or read, is an error.
+    pub fn with(config: TrackerConfig) -> io::Result<Self> {
+        let workers = config.workers.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+        let trackers = bind(&config.http, |addr| http::Bound::new(addr, workers.get()))?;
+        let sockets = bind(&config.udp, |addr| udp::Bound::new(addr, workers))?;
+        let admin = config.admin.map(|addr| http::Bound::new(addr, 1)).transpose()?;
+        let http: Vec<_> = trackers.iter().map(http::Bound::addr).collect();
+        let udp: Vec<_> = sockets.iter().map(udp::Bound::addr).collect();
+        let admin_addr = admin.as_ref().map(http::Bound::addr);
+        if http.is_empty() && udp.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a tracker needs an address to listen on"));
+        }
+        let bound: Vec<_> = http.iter().chain(&udp).copied().chain(admin_addr).collect();
+        let store = store(&config)?;
+        let service = Service::new(config, store, &bound)?;
+        let mut tracker = Self { http, udp, admin: admin_addr, service, threads: Vec::new() };
+        // Where one cannot be started, the others are stopped as the tracker is dropped.
+        http::start(trackers, admin, &tracker.service, &mut tracker.threads)?;
+        udp::start(sockets, &tracker.service, &mut tracker.threads)?;
+        tracker.threads.push(tracker.service.start_tidying()?);
+        Ok(tracker)
+    }
+
+    /// Where it listens: the first of [`http`](Self::http), or else of [`udp`](Self::udp).
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        *self.http.first().unwrap_or_else(|| &self.udp[0])
     }
 
-    /// The URL for a torrent's `announce`. A tracker on an unspecified address is named by the loopback one.
+    /// Where it listens for HTTP.
+    pub fn http(&self) -> &[SocketAddr] {
+        &self.http
+    }
+
+    /// Where it listens for UDP.
+    pub fn udp(&self) -> &[SocketAddr] {
+        &self.udp
+    }
+
+    /// Where its pages are.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// The URL for a torrent's `announce`: of HTTP, if it listens for that. A tracker on an unspecified address is named by the
+    /// loopback one.
     pub fn announce_url(&self) -> String {
-        let ip = match self.addr.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        format!("http://{}/announce", SocketAddr::new(ip, self.addr.port()))
+        let scheme = if self.http.is_empty() { "udp" } else { "http" };
+        format!("{scheme}://{}/announce", reachable(self.addr()))
+    }
+
+    /// Reads the lists of torrents that are served, or not, again ([`AccessConfig`]). Where a file cannot be read, the lists
+    /// that are in force stay.
+    pub fn reload(&self) -> io::Result<()> {
+        self.service.access.reload()
+    }
+
+    /// Stops it and joins its threads. What cannot be kept in [`TrackerConfig::state_file`] is an error here, and goes to the log
+    /// where the tracker is only dropped.
+    pub fn stop(mut self) -> io::Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.service.interrupt.raise();
+        if self.threads.is_empty() {
+            return Ok(());
+        }
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+        self.service.store.close(Instant::now())
     }
 }
 
 impl Drop for Tracker {
     fn drop(&mut self) {
-        self.interrupt.raise();
-        if let Some(acceptor) = self.acceptor.take() {
-            let _ = acceptor.join();
+        if let Err(error) = self.end() {
+            log::error!("tracker: its state is not kept: {error}");
         }
     }
 }
 
-/// What the thread `tracker` owns.
-struct Acceptor {
-    interrupt: Interrupt,
-    /// Protects all swarms; connection threads take it for one announce or scrape, never while they read or write.
-    swarms: Arc<Mutex<Swarms>>,
-    connections: Vec<JoinHandle<()>>,
-}
-
-impl Acceptor {
-    fn run(mut self, listener: &Arc<Socket>) {
-        let Ok(_registration) = self.interrupt.register(listener.clone()) else { return };
-        let mut expired = Instant::now();
-        while !self.interrupt.is_raised() {
-            let timeout = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
-            // Whatever poll says, accept says it better.
-            let _ = poll(&mut [PollFd::new(&**listener, PollFlags::IN)], Some(&timeout));
-            self.connections.retain(|connection| !connection.is_finished());
-            self.accept(listener);
-            let now = Instant::now();
-            if now - expired >= EXPIRE_EVERY {
-                self.swarms.lock().expire(now);
-                expired = now;
-            }
-        }
-        // Their sockets have been shut down by the same raise.
-        self.connections.into_iter().for_each(|connection| drop(connection.join()));
-    }
-
-    fn accept(&mut self, listener: &Socket) {
-        match listener.accept() {
-            Ok((socket, from)) => {
-                let Some(from) = from.as_socket() else { return };
-                if self.connections.len() >= MAX_CONNECTIONS {
-                    log::debug!("tracker: {from} refused, {MAX_CONNECTIONS} requests are under way");
-                    return;
-                }
-                let (interrupt, swarms) = (self.interrupt.clone(), self.swarms.clone());
-                let serve = move || {
-                    if let Err(error) = serve(socket, from.ip(), &interrupt, &swarms) {
-                        log::debug!("tracker: {from}: {error}");
-                    }
-                };
-                match thread::Builder::new().name("tracker-conn".into()).stack_size(STACK).spawn(serve) {
-                    Ok(connection) => self.connections.push(connection),
-                    Err(error) => log::warn!("tracker: no thread for {from}: {error}"),
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => {
-                log::debug!("tracker: cannot accept: {error}");
-                // Out of descriptors is no reason to spin; a connection that ends frees one.
-                let _ = self.interrupt.signal().recv_timeout(TICK / 10);
-            }
-        }
+impl std::fmt::Debug for Tracker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tracker")
+            .field("http", &self.http)
+            .field("udp", &self.udp)
+            .field("admin", &self.admin)
+            .finish_non_exhaustive()
     }
 }
 
-/// One connection: one request, one answer.
-fn serve(socket: Socket, from: IpAddr, interrupt: &Interrupt, swarms: &Mutex<Swarms>) -> io::Result<()> {
-    let deadline = Instant::now() + REQUEST_TIME;
-    let socket = Arc::new(socket);
-    let _registration = interrupt.register(socket.clone()).map_err(io::Error::other)?;
-    socket.set_nonblocking(false)?;
-    let Some(answer) = read_request(&socket, from, deadline)?.map(|request| match request {
-        Ok(request) => answer(request, swarms),
-        Err(error) => http::failure(&error),
-    }) else {
-        return Ok(());
+/// Binds to all addresses, but not to all of IPv6 where the system has none.
+fn bind<T>(addrs: &[SocketAddr], bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<Vec<T>> {
+    let mut bound = Vec::new();
+    for &addr in addrs {
+        match bind(addr) {
+            Ok(socket) => bound.push(socket),
+            Err(error) if addr.ip() == Ipv6Addr::UNSPECIFIED && has_no_ipv6(&error) => {
+                log::info!("tracker: without IPv6: {error}");
+            }
+            Err(error) => return Err(io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"))),
+        }
+    }
+    Ok(bound)
+}
+
+fn has_no_ipv6(error: &io::Error) -> bool {
+    let error = rustix::io::Errno::from_io_error(error);
+    matches!(error, Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL))
+}
+
+fn store(config: &TrackerConfig) -> io::Result<Box<dyn Store>> {
+    let (seed, now) = (fastrand::u64(..), Instant::now());
+    Ok(match (&config.store, &config.state_file) {
+        (StoreConfig::Memory(memory), None) => Box::new(Memory::new(memory, seed, now)),
+        (StoreConfig::Memory(memory), Some(file)) => {
+            Box::new(Memory::load(file, memory, seed, now).map_err(io::Error::other)?)
+        }
+    })
+}
+
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
     };
-    socket.set_write_timeout(Some(left(deadline)?))?;
-    (&*socket).write_all(&answer)?;
-    socket.shutdown(std::net::Shutdown::Write)?;
-    drain(&socket, deadline);
-    Ok(())
-}
-
-/// `None` when the client went away.
-fn read_request(
-    socket: &Socket,
-    from: IpAddr,
-    deadline: Instant,
-) -> io::Result<Option<Result<Request, http::RequestError>>> {
-    let mut bytes = Vec::new();
-    let mut chunk = [0; 2048];
-    loop {
-        socket.set_read_timeout(Some(left(deadline)?))?;
-        let amount = { socket }.read(&mut chunk)?;
-        if amount == 0 {
-            return Ok(None);
-        }
-        bytes.extend_from_slice(&chunk[..amount]);
-        if let Some(request) = http::parse(&bytes, from).transpose() {
-            return Ok(Some(request));
-        }
-        if bytes.len() >= MAX_REQUEST {
-            return Ok(Some(Err(http::RequestError::Http)));
-        }
-    }
-}
-
-fn answer(request: Request, swarms: &Mutex<Swarms>) -> Vec<u8> {
-    match request {
-        Request::Announce { announce, form } => {
-            let (counts, peers) = swarms.lock().announce(announce, Instant::now());
-            http::announce_reply(INTERVAL, counts, &peers, form)
-        }
-        Request::Scrape(hashes) => {
-            let swarms = swarms.lock();
-            let known: Vec<_> = hashes.iter().filter_map(|hash| Some((*hash, swarms.counts(hash)?))).collect();
-            drop(swarms);
-            http::scrape_reply(&known)
-        }
-    }
-}
-
-/// Reads what is left of a request that was too large, so that closing does not reset the connection under the answer.
-fn drain(socket: &Socket, deadline: Instant) {
-    let mut chunk = [0; 2048];
-    for _ in 0..MAX_REQUEST / chunk.len() {
-        let Ok(()) = left(deadline).and_then(|left| socket.set_read_timeout(Some(left))) else { return };
-        if !matches!({ socket }.read(&mut chunk), Ok(1..)) {
-            return;
-        }
-    }
-}
-
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    SocketAddr::new(ip, addr.port())
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::TcpStream;
-
-    use crossbeam_channel::{Receiver, unbounded};
-
-    use super::*;
-    use crate::config::Encryption;
-    use crate::discovery::{Announcer, Counters, Setup, Timing, TrackerFact};
-    use crate::metainfo::InfoHash;
-    use crate::wire::handshake::PeerId;
-
-    const PATIENCE: Duration = Duration::from_secs(20);
-
-    fn loopback() -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 0))
-    }
-
-    /// An announcer of the one torrent, listening on `port`, and the peers that it is told of.
-    fn announcer(tracker: &Tracker, port: u16, left: u64) -> (Announcer, Receiver<Vec<SocketAddr>>) {
-        let (sender, peers) = unbounded();
-        let setup = Setup {
-            info_hash: InfoHash::new([0x81; 20]),
-            peer_id: PeerId::new([port as u8; 20]),
-            key: 1,
-            port: Arc::new(port.into()),
-            tiers: vec![vec![tracker.announce_url()]],
-            counters: Arc::new(move || Counters { left, ..Counters::default() }),
-            scrape: false,
-            num_want: 50,
-            user_agent: "ropewalk/test".into(),
-            bind: None,
-            encryption: Encryption::Off,
-            timing: Timing::default(),
-            tls: Default::default(),
-            seed: 1,
-        };
-        let facts = move |fact| match fact {
-            TrackerFact::Peers { peers, .. } => drop(sender.send(peers)),
-            other => panic!("{other:?}"),
-        };
-        (Announcer::start(setup, facts).unwrap(), peers)
-    }
-
-    /// Until the tracker has answered.
-    fn await_leechers(announcer: &Announcer, leechers: u32) {
-        let start = Instant::now();
-        while announcer.snapshot()[0].leechers != Some(leechers) {
-            assert!(start.elapsed() < PATIENCE, "{:?}", announcer.snapshot());
-            thread::yield_now();
-        }
-    }
-
-    fn get(tracker: &Tracker, request: &[u8]) -> Vec<u8> {
-        let mut stream = TcpStream::connect(tracker.addr()).unwrap();
-        stream.write_all(request).unwrap();
-        let mut reply = Vec::new();
-        stream.read_to_end(&mut reply).unwrap();
-        reply
-    }
-
-    #[test]
-    fn two_announcers_find_each_other_until_one_stops() {
-        let tracker = Tracker::start(loopback()).unwrap();
-        let (first, _) = announcer(&tracker, 1001, 5);
-        await_leechers(&first, 1);
-        let (second, peers) = announcer(&tracker, 1002, 5);
-        assert_eq!(peers.recv_timeout(PATIENCE).unwrap(), [SocketAddr::from(([127, 0, 0, 1], 1001))]);
-        await_leechers(&second, 2);
-        first.stop(PATIENCE);
-        let (third, peers) = announcer(&tracker, 1003, 0);
-        assert_eq!(peers.recv_timeout(PATIENCE).unwrap(), [SocketAddr::from(([127, 0, 0, 1], 1002))]);
-        await_leechers(&third, 1);
-        let query = "%81".repeat(20);
-        let reply = get(&tracker, format!("GET /scrape?info_hash={query} HTTP/1.0\r\n\r\n").as_bytes());
-        assert!(reply.ends_with(b"d8:completei1e10:downloadedi0e10:incompletei1eeee"));
-    }
-
-    #[test]
-    fn peers_meet_over_ipv6_too() {
-        let Ok(tracker) = Tracker::start("[::1]:0".parse().unwrap()) else { return };
-        assert!(tracker.announce_url().starts_with("http://[::1]:"));
-        let (first, _) = announcer(&tracker, 1001, 5);
-        await_leechers(&first, 1);
-        let (_second, peers) = announcer(&tracker, 1002, 5);
-        assert_eq!(peers.recv_timeout(PATIENCE).unwrap(), ["[::1]:1001".parse().unwrap()]);
-    }
-
-    #[test]
-    fn clients_that_ask_for_dictionaries_get_them() {
-        let tracker = Tracker::start(loopback()).unwrap();
-        let (first, _) = announcer(&tracker, 1001, 5);
-        await_leechers(&first, 1);
-        let query = format!("info_hash={}&peer_id={}&port=7&left=1", "%81".repeat(20), "x".repeat(20));
-        let reply = get(&tracker, format!("GET /announce?{query} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
-        let reply = String::from_utf8_lossy(&reply);
-        assert!(reply.contains("5:peersld2:ip9:127.0.0.17:peer id20:"), "{reply}");
-        assert!(reply.ends_with("4:porti1001eeee"), "{reply}");
-    }
-
-    #[test]
-    fn nonsense_and_endless_requests_are_refused() {
-        let tracker = Tracker::start(loopback()).unwrap();
-        assert!(get(&tracker, b"\x13BitTorrent protocol\r\n\r\n").starts_with(b"HTTP/1.1 400 "));
-        assert!(get(&tracker, b"GET / HTTP/1.1\r\n\r\n").starts_with(b"HTTP/1.1 404 "));
-        assert!(get(&tracker, &b"GET /aaaaaaaaaaaaaaaaaaaaa".repeat(1000)).starts_with(b"HTTP/1.1 400 "));
-    }
-
-    #[test]
-    fn dropping_it_ends_connections_that_say_nothing_and_frees_the_port() {
-        let tracker = Tracker::start(loopback()).unwrap();
-        let addr = tracker.addr();
-        let mut silent: Vec<_> = (0..3).map(|_| TcpStream::connect(addr).unwrap()).collect();
-        // Once this is answered the silent ones have been accepted.
-        get(&tracker, b"GET / HTTP/1.1\r\n\r\n");
-        let start = Instant::now();
-        drop(tracker);
-        assert!(start.elapsed() < Duration::from_secs(5));
-        for stream in &mut silent {
-            assert!(!matches!(stream.read(&mut [0; 1]), Ok(1..)));
-        }
-        assert!(TcpStream::connect(addr).is_err());
-    }
-
-    #[test]
-    fn a_connection_beyond_the_bound_is_closed() {
-        let tracker = Tracker::start(loopback()).unwrap();
-        let _held: Vec<_> = (0..MAX_CONNECTIONS).map(|_| TcpStream::connect(tracker.addr()).unwrap()).collect();
-        let mut refused = TcpStream::connect(tracker.addr()).unwrap();
-        refused.set_read_timeout(Some(PATIENCE)).unwrap();
-        assert_eq!(refused.read(&mut [0; 1]).unwrap(), 0);
-    }
-}
+mod tests;

@@ -70,6 +70,11 @@ fn run_libtorrent(
 
 /// aria2, which finds peers through trackers alone. Downloading, it ends when it has everything.
 pub(crate) fn aria2(job: &Job<'_>, seed: bool, port: u16) -> Process {
+    aria2_with(job, seed, port, &[])
+}
+
+/// aria2 with further options.
+pub(crate) fn aria2_with(job: &Job<'_>, seed: bool, port: u16, more: &[&str]) -> Process {
     let mut command = Command::new("aria2c");
     command.args(["--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false", "--no-conf=true"]);
     command.args(["--enable-peer-exchange=false", "--bt-min-crypto-level=plain", "--file-allocation=none"]);
@@ -80,7 +85,7 @@ pub(crate) fn aria2(job: &Job<'_>, seed: bool, port: u16) -> Process {
     } else {
         ["--seed-time=0", "--bt-max-peers=0"]
     });
-    Process::start(command.arg(job.torrent))
+    Process::start(command.args(more).arg(job.torrent))
 }
 
 /// transmission-cli, which goes on seeding until it is killed, with encryption tolerated (-et), preferred (-ep) or required

@@ -24,6 +24,16 @@ pub(crate) fn libtorrent() -> bool {
     found.is_ok_and(|output| output.status.success()) || skip("python3 with libtorrent is not installed")
 }
 
+/// A file of a package of npm, in one of the folders that NODE_PATH names, with a node to run it.
+pub(crate) fn node_package(file: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("NODE_PATH").unwrap_or_default();
+    let found = std::env::split_paths(&folders).map(|folder| folder.join(file)).find(|file| file.is_file());
+    if found.is_none() {
+        skip(&format!("{file} in none of the folders of NODE_PATH"));
+    }
+    found.filter(|_| programs(&["node"]))
+}
+
 /// Says that the test does not run, and why; fails where that is not allowed.
 pub(crate) fn skip(why: &str) -> bool {
     if std::env::var_os("ROPEWALK_REQUIRE_PEERS").is_some_and(|value| value == "1") {

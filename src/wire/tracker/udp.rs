@@ -101,6 +101,62 @@ impl Request {
 
     /// Reads a packet that a client sent.
     pub fn decode(packet: &[u8]) -> Result<Self, PacketError> {
+        Ok(match RequestRef::decode(packet)? {
+            RequestRef::Connect { transaction_id } => Self::Connect { transaction_id },
+            RequestRef::Announce { connection_id, transaction_id, announce, options } => {
+                let url_data = decode_options(Reader::new(options))?;
+                Self::Announce { connection_id, transaction_id, announce, url_data }
+            }
+            RequestRef::Scrape { connection_id, transaction_id, info_hashes } => {
+                let info_hashes = info_hashes.iter().copied().map(InfoHash::new).collect();
+                Self::Scrape { connection_id, transaction_id, info_hashes }
+            }
+        })
+    }
+
+    /// The number that its response will have.
+    pub fn transaction_id(&self) -> u32 {
+        match self {
+            Self::Connect { transaction_id }
+            | Self::Announce { transaction_id, .. }
+            | Self::Scrape { transaction_id, .. } => *transaction_id,
+        }
+    }
+}
+
+/// A [`Request`] that lies where it was received: reading it allocates nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RequestRef<'a> {
+    /// Asks for a connection id.
+    Connect {
+        /// Drawn at random; the response has the same.
+        transaction_id: u32,
+    },
+    /// Announces.
+    Announce {
+        /// What the response to `Connect` gave.
+        connection_id: u64,
+        /// Drawn at random; the response has the same.
+        transaction_id: u32,
+        /// What to announce.
+        announce: AnnounceRequest,
+        /// What is behind it, unread (BEP 41).
+        options: &'a [u8],
+    },
+    /// Asks for the numbers of some torrents.
+    Scrape {
+        /// What the response to `Connect` gave.
+        connection_id: u64,
+        /// Drawn at random; the response has the same.
+        transaction_id: u32,
+        /// The info-hashes, at most [`MAX_SCRAPE`]; those beyond are not read.
+        info_hashes: &'a [[u8; 20]],
+    },
+}
+
+impl<'a> RequestRef<'a> {
+    /// Reads a packet that a client sent.
+    pub fn decode(packet: &'a [u8]) -> Result<Self, PacketError> {
         let mut reader = Reader::new(packet);
         let connection_id = reader.u64()?;
         let action = reader.u32()?;
@@ -110,24 +166,14 @@ impl Request {
             action::CONNECT => Err(PacketError::NotTheProtocol),
             action::ANNOUNCE => {
                 let announce = decode_announce(&mut reader)?;
-                let url_data = decode_options(reader)?;
-                Ok(Self::Announce { connection_id, transaction_id, announce, url_data })
+                Ok(Self::Announce { connection_id, transaction_id, announce, options: reader.rest() })
             }
             action::SCRAPE => {
                 let (hashes, _incomplete) = reader.rest().as_chunks();
-                let info_hashes = hashes.iter().take(MAX_SCRAPE).copied().map(InfoHash::new).collect();
+                let info_hashes = &hashes[..hashes.len().min(MAX_SCRAPE)];
                 Ok(Self::Scrape { connection_id, transaction_id, info_hashes })
             }
             action => Err(PacketError::Action { action }),
-        }
-    }
-
-    /// The number that its response will have.
-    pub fn transaction_id(&self) -> u32 {
-        match self {
-            Self::Connect { transaction_id }
-            | Self::Announce { transaction_id, .. }
-            | Self::Scrape { transaction_id, .. } => *transaction_id,
         }
     }
 }
@@ -185,30 +231,28 @@ pub struct ScrapeEntry {
 impl Response {
     /// The packet, to go to a client of this address family: peers of the other one are left out.
     pub fn encode(&self, family: Family) -> Vec<u8> {
-        match self {
+        let (mut out, mut peers) = (Vec::new(), Vec::new());
+        let response = match self {
             Self::Connect { transaction_id, connection_id } => {
-                let mut out = numbers([action::CONNECT, *transaction_id]);
-                out.extend(connection_id.to_be_bytes());
-                out
+                ResponseRef::Connect { transaction_id: *transaction_id, connection_id: *connection_id }
             }
-            Self::Announce { transaction_id, interval, leechers, seeders, peers } => {
-                let mut out = numbers([action::ANNOUNCE, *transaction_id, *interval, *leechers, *seeders]);
-                encode_compact_peers(peers.iter().copied(), family, &mut out);
-                out
+            Self::Announce { transaction_id, interval, leechers, seeders, peers: addrs } => {
+                encode_compact_peers(addrs.iter().copied(), family, &mut peers);
+                ResponseRef::Announce {
+                    transaction_id: *transaction_id,
+                    interval: *interval,
+                    leechers: *leechers,
+                    seeders: *seeders,
+                    peers: &peers,
+                }
             }
             Self::Scrape { transaction_id, torrents } => {
-                let mut out = numbers([action::SCRAPE, *transaction_id]);
-                for torrent in torrents {
-                    out.extend(numbers([torrent.seeders, torrent.completed, torrent.leechers]));
-                }
-                out
+                ResponseRef::Scrape { transaction_id: *transaction_id, torrents }
             }
-            Self::Error { transaction_id, message } => {
-                let mut out = numbers([action::ERROR, *transaction_id]);
-                out.extend(message.bytes());
-                out
-            }
-        }
+            Self::Error { transaction_id, message } => ResponseRef::Error { transaction_id: *transaction_id, message },
+        };
+        response.encode_into(&mut out);
+        out
     }
 
     /// Reads a packet that came from a tracker of this address family.
@@ -243,6 +287,70 @@ impl Response {
             | Self::Announce { transaction_id, .. }
             | Self::Scrape { transaction_id, .. }
             | Self::Error { transaction_id, .. } => *transaction_id,
+        }
+    }
+}
+
+/// A [`Response`] to be written whose parts lie elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ResponseRef<'a> {
+    /// Gives a connection id.
+    Connect {
+        /// That of the request.
+        transaction_id: u32,
+        /// To be sent with other requests within a minute.
+        connection_id: u64,
+    },
+    /// Answers an announce.
+    Announce {
+        /// That of the request.
+        transaction_id: u32,
+        /// How long to wait before the next announce, in seconds.
+        interval: u32,
+        /// How many peers have not all of it.
+        leechers: u32,
+        /// How many peers have all of it.
+        seeders: u32,
+        /// Other peers as a compact list of the client's address family.
+        peers: &'a [u8],
+    },
+    /// Answers a scrape.
+    Scrape {
+        /// That of the request.
+        transaction_id: u32,
+        /// As many as in the request, in its order.
+        torrents: &'a [ScrapeEntry],
+    },
+    /// Refuses a request.
+    Error {
+        /// That of the request.
+        transaction_id: u32,
+        /// Why.
+        message: &'a str,
+    },
+}
+
+impl ResponseRef<'_> {
+    /// Appends the packet.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        let mut put = |numbers: &[u32]| numbers.iter().for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
+        match *self {
+            Self::Connect { transaction_id, connection_id } => {
+                put(&[action::CONNECT, transaction_id]);
+                out.extend_from_slice(&connection_id.to_be_bytes());
+            }
+            Self::Announce { transaction_id, interval, leechers, seeders, peers } => {
+                put(&[action::ANNOUNCE, transaction_id, interval, leechers, seeders]);
+                out.extend_from_slice(peers);
+            }
+            Self::Scrape { transaction_id, torrents } => {
+                put(&[action::SCRAPE, transaction_id]);
+                torrents.iter().for_each(|torrent| put(&[torrent.seeders, torrent.completed, torrent.leechers]));
+            }
+            Self::Error { transaction_id, message } => {
+                put(&[action::ERROR, transaction_id]);
+                out.extend_from_slice(message.as_bytes());
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use ropewalk::wire::message::Message;
 use ropewalk::wire::metadata::{MetadataLen, MetadataMessage};
 use ropewalk::wire::pex::{Contact, PexFlags, PexMessage};
 use ropewalk::wire::tracker::udp::{Request, Response, ScrapeEntry};
-use ropewalk::wire::tracker::{AnnounceRequest, Event, Family};
+use ropewalk::wire::tracker::{AnnounceRequest, Crypto, Event, Family};
 use sha1::{Digest, Sha1};
 
 type Seed = (&'static str, Vec<u8>);
@@ -29,6 +29,8 @@ fn main() -> std::io::Result<()> {
         ("pex", pex()),
         ("mse", mse()),
         ("tracker", tracker()),
+        ("tracker_http", tracker_http()),
+        ("tracker_udp", tracker_udp()),
         ("resume", resume()),
         ("blocklist", blocklist()),
         ("magnet", magnet()),
@@ -313,6 +315,7 @@ fn tracker() -> Vec<Seed> {
         tracker_id: None,
         ipv4: Some([10, 0, 0, 2].into()),
         ipv6: None,
+        crypto: Crypto::None,
         encryption: ropewalk::Encryption::Off,
     };
     let (transaction_id, connection_id) = (1, 2);
@@ -345,6 +348,73 @@ fn tracker() -> Vec<Seed> {
         ("udp-announced-6", response.encode(Family::V6)),
         ("udp-scraped", Response::Scrape { transaction_id, torrents: vec![entry; 2] }.encode(Family::V4)),
         ("udp-error", Response::Error { transaction_id, message: "not here".into() }.encode(Family::V4)),
+    ]
+}
+
+fn tracker_http() -> Vec<Seed> {
+    let hash = "%FF%fe%00abc%20%26%3D%25%80%81%82%83%84%85%86%87%88%89";
+    let peer = "peer_id=-RW0100-abcdefghijkl&port=6881";
+    let numbers = "uploaded=1&downloaded=2&left=3&key=DEADBEEF&numwant=5&event=started";
+    let announce = format!("GET /announce?info_hash={hash}&{peer}&{numbers}&compact=1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    let scrape =
+        format!("GET /scrape?info_hash={hash}&info_hash={} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "a".repeat(20));
+    let forwarded = "X-Forwarded-For: 192.0.2.1, [2001:db8::1]:80\r\nx-forwarded-for: 198.51.100.7\r\n";
+    vec![
+        ("announce", announce.clone().into()),
+        ("dictionaries", format!("GET /announce?info_hash={hash}&{peer}&no_peer_id=1 HTTP/1.0\r\n\r\n").into()),
+        ("scrape", scrape.clone().into()),
+        ("full-scrape", b"GET /scrape HTTP/1.1\r\n\r\n".to_vec()),
+        ("forwarded", format!("GET /announce?info_hash={hash}&{peer} HTTP/1.1\r\n{forwarded}\r\n").into()),
+        ("pipelined", [announce.clone(), scrape, announce].concat().into()),
+        ("body", b"GET /announce HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc".to_vec()),
+        ("post", b"POST /announce HTTP/1.1\r\n\r\n".to_vec()),
+        ("page", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
+    ]
+}
+
+fn tracker_udp() -> Vec<Seed> {
+    let announce = |number: u8, left, event| {
+        let announce = AnnounceRequest {
+            info_hash: InfoHash::new([7; 20]),
+            peer_id: PeerId::new([number; 20]),
+            port: number.into(),
+            uploaded: 1 << 20,
+            downloaded: 2 << 20,
+            left,
+            event,
+            numwant: Some(5),
+            key: number.into(),
+            tracker_id: None,
+            ipv4: None,
+            ipv6: None,
+            crypto: Crypto::None,
+        };
+        let url_data = if number == 2 { b"/announce?key=value".to_vec() } else { Vec::new() };
+        Request::Announce { connection_id: 0, transaction_id: number.into(), announce, url_data }.encode()
+    };
+    let scrape =
+        Request::Scrape { connection_id: 0, transaction_id: 9, info_hashes: vec![InfoHash::new([7; 20]); 2] }.encode();
+    let connect = Request::Connect { transaction_id: 1 }.encode();
+    // What is said with each packet: see the target.
+    let packets = |flags: u16, packets: &[&[u8]]| {
+        packets.iter().flat_map(|packet| [&(flags | packet.len() as u16).to_be_bytes(), *packet].concat()).collect()
+    };
+    let swarm = [
+        announce(1, 3, Some(Event::Started)),
+        announce(2, 0, Some(Event::Completed)),
+        announce(3, 3, None),
+        announce(1, 0, None),
+        announce(2, 0, Some(Event::Stopped)),
+        scrape.clone(),
+    ];
+    let swarm: Vec<_> = swarm.iter().map(Vec::as_slice).collect();
+    vec![
+        ("connect", packets(0, &[&connect])),
+        ("swarm", packets(0x8000, &swarm)),
+        ("swarm-6", packets(0xc000, &swarm)),
+        ("without-id", packets(0, &swarm)),
+        ("port-0", packets(0x8000, &[&announce(0, 1, None)])),
+        ("cut", packets(0x8000, &[&swarm[0][..97], &scrape[..15]])),
     ]
 }
 

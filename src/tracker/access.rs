@@ -1,0 +1,109 @@
+//! Which torrents are served: lists of info-hashes from files, read at the start and again when asked to.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use parking_lot::RwLock;
+
+use super::config::AccessConfig;
+use crate::metainfo::InfoHash;
+
+/// The lists in force.
+#[derive(Debug)]
+pub(super) struct Access {
+    config: AccessConfig,
+    /// Written by a reload; read by all servers' threads for one look-up.
+    lists: RwLock<Lists>,
+}
+
+#[derive(Debug)]
+struct Lists {
+    /// `None` allows all.
+    allowed: Option<HashSet<InfoHash>>,
+    denied: HashSet<InfoHash>,
+}
+
+impl Access {
+    pub(super) fn new(config: AccessConfig) -> io::Result<Self> {
+        let lists = RwLock::new(Lists::read(&config)?);
+        Ok(Self { config, lists })
+    }
+
+    pub(super) fn allows(&self, info_hash: &InfoHash) -> bool {
+        if self.config.allow.is_none() && self.config.deny.is_none() {
+            return true;
+        }
+        let lists = self.lists.read();
+        lists.allowed.as_ref().is_none_or(|allowed| allowed.contains(info_hash)) && !lists.denied.contains(info_hash)
+    }
+
+    /// Reads the files again. Where one cannot be read, or has a line that is none, the old lists stay in force.
+    pub(super) fn reload(&self) -> io::Result<()> {
+        let lists = Lists::read(&self.config)?;
+        *self.lists.write() = lists;
+        Ok(())
+    }
+}
+
+impl Lists {
+    fn read(config: &AccessConfig) -> io::Result<Self> {
+        let allowed = config.allow.as_deref().map(read).transpose()?;
+        let denied = config.deny.as_deref().map(read).transpose()?.unwrap_or_default();
+        Ok(Self { allowed, denied })
+    }
+}
+
+fn read(file: &Path) -> io::Result<HashSet<InfoHash>> {
+    let name = file.display();
+    let text = fs::read_to_string(file).map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+    let lines = (1..).zip(text.lines()).map(|(number, line)| (number, line.split('#').next().unwrap_or("").trim()));
+    let parse = |(number, line): (usize, &str)| {
+        let wrong = |_| io::Error::new(io::ErrorKind::InvalidData, format!("{name}, line {number}: not an info-hash"));
+        line.parse().map_err(wrong)
+    };
+    lines.filter(|(_, line)| !line.is_empty()).map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(byte: u8) -> InfoHash {
+        InfoHash::new([byte; 20])
+    }
+
+    #[test]
+    fn without_lists_all_torrents_are_served() {
+        assert!(Access::new(AccessConfig::default()).unwrap().allows(&hash(1)));
+    }
+
+    #[test]
+    fn what_is_denied_is_not_served_even_if_it_is_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (allow, deny) = (folder.path().join("allow"), folder.path().join("deny"));
+        fs::write(&allow, format!("# two of ours\n{}\n\n  {} # the other\r\n", hash(1), hash(2))).unwrap();
+        fs::write(&deny, hash(2).to_string().to_uppercase()).unwrap();
+        let access = Access::new(AccessConfig { allow: Some(allow), deny: Some(deny) }).unwrap();
+        assert_eq!([1, 2, 3].map(|byte| access.allows(&hash(byte))), [true, false, false]);
+    }
+
+    #[test]
+    fn a_reload_takes_new_lists_and_keeps_the_old_where_a_file_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let deny = folder.path().join("deny");
+        fs::write(&deny, "").unwrap();
+        let access = Access::new(AccessConfig { allow: None, deny: Some(deny.clone()) }).unwrap();
+        assert!(access.allows(&hash(1)));
+        fs::write(&deny, hash(1).to_string()).unwrap();
+        access.reload().unwrap();
+        assert!(!access.allows(&hash(1)));
+        fs::write(&deny, "\nnonsense\n").unwrap();
+        let error = access.reload().unwrap_err().to_string();
+        assert!(error.ends_with("deny, line 2: not an info-hash"), "{error}");
+        fs::remove_file(&deny).unwrap();
+        access.reload().unwrap_err();
+        assert!(!access.allows(&hash(1)));
+    }
+}
