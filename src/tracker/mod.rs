@@ -24,6 +24,8 @@ mod config;
 mod http;
 mod network;
 mod rates;
+#[cfg(feature = "redis")]
+mod redis;
 mod service;
 mod statistics;
 mod store;
@@ -31,6 +33,8 @@ mod swarms;
 
 pub use config::{AccessConfig, MemoryConfig, RequestLimits, RequestRate, StoreConfig, TrackerConfig};
 pub use network::{IpNetwork, IpNetworkSyntax};
+#[cfg(feature = "redis")]
+pub use redis::{RedisConfig, RedisPlace, RedisPlaceError};
 
 /// Requests under way at once; another one is answered by a closed connection.
 const MAX_CONNECTIONS: usize = 64;
