@@ -160,6 +160,14 @@ fn a_full_redis_says_so() {
 /// What names the server to a tracker in a process of its own.
 const CHILD: &str = "ROPEWALK_TEST_REDIS";
 
+/// The running test once more, in a process of its own that is told where Redis is.
+fn again_with(url: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", thread::current().name().unwrap(), "--nocapture"]).env(CHILD, url);
+    command.stderr(Stdio::null());
+    command
+}
+
 #[test]
 fn nothing_that_was_acknowledged_is_lost_when_a_tracker_is_killed() {
     if let Ok(url) = std::env::var(CHILD) {
@@ -171,10 +179,7 @@ fn nothing_that_was_acknowledged_is_lost_when_a_tracker_is_killed() {
         panic!("nobody has killed it");
     }
     let Some(server) = Server::start(&[]) else { return };
-    let mut tracker = Command::new(std::env::current_exe().unwrap());
-    let test = thread::current().name().unwrap().to_owned();
-    tracker.args(["--exact", &test, "--nocapture"]).env(CHILD, server.url());
-    let mut tracker = tracker.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut tracker = again_with(&server.url()).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(tracker.stdout.take().unwrap()).lines();
     let mut noted = Vec::new();
     for line in lines {
@@ -186,4 +191,36 @@ fn nothing_that_was_acknowledged_is_lost_when_a_tracker_is_killed() {
     tracker.wait().unwrap();
     assert!(noted.len() >= 1000);
     assert!(noted.into_iter().all(|number| has(&server, &leecher(number))));
+}
+
+#[test]
+fn a_server_is_trusted_with_tls_only_by_its_certificate() {
+    if let Ok(url) = std::env::var(CHILD) {
+        let noted = ask(&store(&url), &leecher(1)).is_ok();
+        println!("\nit is {}", if noted { "trusted" } else { "not trusted" });
+        return;
+    }
+    if !server::installed("openssl") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let [settings, key, certificate] = ["settings", "key", "certificate"].map(|name| folder.path().join(name));
+    let names = "basicConstraints=critical,CA:FALSE\nsubjectAltName=IP:127.0.0.1\n";
+    let text =
+        format!("[req]\ndistinguished_name=name\nx509_extensions=more\nprompt=no\n[name]\nCN=test\n[more]\n{names}");
+    std::fs::write(&settings, text).unwrap();
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-config"]);
+    openssl.arg(settings).arg("-keyout").arg(&key).arg("-out").arg(&certificate);
+    assert!(openssl.stderr(Stdio::null()).status().unwrap().success());
+    let [key, certificate] = [key, certificate].map(|file| file.into_os_string().into_string().unwrap());
+    let tls = ["--tls-port", "BUS", "--tls-cert-file", &certificate, "--tls-key-file", &key];
+    let Some(server) = Server::start(&[&tls[..], &["--tls-auth-clients", "no"]].concat()) else { return };
+    let url = format!("rediss://127.0.0.1:{}", server.bus);
+    let said = |command: &mut Command| String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let trusting = said(again_with(&url).env("SSL_CERT_FILE", &certificate));
+    assert!(trusting.contains("\nit is trusted"), "{trusting}");
+    let stranger = said(&mut again_with(&url));
+    assert!(stranger.contains("\nit is not trusted"), "{stranger}");
+    assert!(has(&server, &leecher(1)));
 }

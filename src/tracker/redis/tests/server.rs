@@ -15,8 +15,8 @@ use super::until;
 pub(super) struct Server {
     folder: TempDir,
     pub(super) port: u16,
-    /// Where servers of a cluster talk to each other.
-    bus: u16,
+    /// Where servers of a cluster talk to each other, and others do with TLS, if they are told to (`BUS`).
+    pub(super) bus: u16,
     arguments: Vec<String>,
     child: Option<Child>,
 }
@@ -24,12 +24,7 @@ pub(super) struct Server {
 impl Server {
     /// `None`, and said, where there is no Redis; a failure where that is not allowed.
     pub(super) fn start(arguments: &[&str]) -> Option<Self> {
-        if !installed() {
-            let test = std::thread::current().name().unwrap_or("?").to_owned();
-            let required = std::env::var_os("ROPEWALK_REQUIRE_PEERS").is_some_and(|value| value == "1");
-            assert!(!required, "{test} cannot run: redis-server not on PATH, and ROPEWALK_REQUIRE_PEERS=1");
-            // Not `eprintln`, which the harness hides when a test passes.
-            writeln!(std::io::stderr(), "SKIPPED {test}: redis-server not on PATH").ok();
+        if !installed("redis-server") {
             return None;
         }
         let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
@@ -116,7 +111,8 @@ impl Server {
         // By the second, it would answer before it has written, while it waits for the disk.
         command.args(["--appendfsync", "always"]);
         command.args(["--cluster-port", &self.bus.to_string()]);
-        command.arg("--unixsocket").arg(self.socket()).arg("--dir").arg(self.folder.path()).args(&self.arguments);
+        command.arg("--unixsocket").arg(self.socket()).arg("--dir").arg(self.folder.path());
+        command.args(self.arguments.iter().map(|argument| argument.replace("BUS", &self.bus.to_string())));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let child = self.child.insert(child);
         let mut ended = false;
@@ -144,9 +140,18 @@ fn answers(url: &str, port: u16) -> bool {
     answer.is_ok_and(|answer| !super::lane::is_error(&answer, "LOADING"))
 }
 
-fn installed() -> bool {
+/// Whether a program is there. Where it is not, that is said; it is a failure where it is not allowed.
+pub(super) fn installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join("redis-server").is_file())
+    if std::env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
+        return true;
+    }
+    let test = std::thread::current().name().unwrap_or("?").to_owned();
+    let required = std::env::var_os("ROPEWALK_REQUIRE_PEERS").is_some_and(|value| value == "1");
+    assert!(!required, "{test} cannot run: {program} not on PATH, and ROPEWALK_REQUIRE_PEERS=1");
+    // Not `eprintln`, which the harness hides when a test passes.
+    writeln!(std::io::stderr(), "SKIPPED {test}: {program} not on PATH").ok();
+    false
 }
 
 fn free_ports() -> [u16; 2] {
