@@ -32,6 +32,7 @@
 //! | `lsd` | the sockets of the local network (BEP 14) | neighbours, or the next announce | peers to the owners |
 //! | `port-map` | what the gateway passes on to us (feature `upnp`) | the gateway, or the next renewal | our outside address to the owners |
 //! | `accept` | a listening socket | callers | a new `rx` for each |
+//! | `tracker-*` | the sockets of a [`tracker`], by kind and core | what its clients ask | |
 //! | `outlet` | whether what sockets are bound to is there | the next look | a new `accept` when it is back |
 //!
 //! Each piece of mutable state has one owner with one inbox; the rest is immutable and shared, or the piece in flight.

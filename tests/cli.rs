@@ -12,6 +12,8 @@ mod files;
 mod magnets;
 #[path = "cli/swarms.rs"]
 mod swarms;
+#[path = "cli/tracker.rs"]
+mod tracker;
 #[path = "cli/transfers.rs"]
 mod transfers;
 
@@ -141,8 +143,16 @@ impl Running {
 
     /// As Ctrl-C does.
     fn interrupt(&self) {
+        self.signal(rustix::process::Signal::INT);
+    }
+
+    fn hang_up(&self) {
+        self.signal(rustix::process::Signal::HUP);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let id = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+        rustix::process::kill_process(id, signal).unwrap();
     }
 
     /// The exit code, and the events that were left.
@@ -187,7 +197,7 @@ fn same_album(left: &Path, right: &Path) {
 #[test]
 fn help_has_examples_and_exit_codes_for_every_command() {
     let folder = tempfile::tempdir().unwrap();
-    for command in ["get", "seed", "create", "show", "magnet", "verify", "swarm", "dht"] {
+    for command in ["get", "seed", "create", "show", "magnet", "verify", "swarm", "dht", "tracker"] {
         let (out, _) = run(folder.path(), &[command, "--help"], 0);
         assert!(out.contains("Examples:") && out.contains("Exit codes:"), "{command}");
         assert!(out.lines().all(|line| line.len() <= 100), "{command}: lines that wrap");

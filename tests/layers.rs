@@ -26,7 +26,7 @@ const LAYERS: &[&[&str]] = &[
 const UNSAFE: &[&str] = &["storage/map.rs", "hash/lanes.rs"];
 
 /// What opens a socket or asks for a name, and the only files that may: all others go through them, so that `--bind` holds
-/// for every socket. The tracker server is asked for an address of its own.
+/// for every socket. The tracker server is asked for an address of its own, and for where its Redis is.
 const SOCKETS: &[(&str, &[&str])] = &[
     ("Socket::new(", &["net/bind.rs", "tracker/http/listen.rs", "tracker/udp/mod.rs"]),
     ("Socket::pair(", &[]),
@@ -36,6 +36,7 @@ const SOCKETS: &[(&str, &[&str])] = &[
     ("net::socket(", &[]),
     ("to_socket_addrs()", &["discovery/resolve.rs", "cli/network.rs", "cli/dht/ask.rs"]),
     ("Agent::", &["discovery/http.rs", "fetch.rs"]),
+    ("get_connection", &["tracker/redis/lane.rs", "tracker/redis/nodes.rs"]),
     ("ureq::get", &[]),
 ];
 

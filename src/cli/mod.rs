@@ -3,7 +3,7 @@
 //! It owns every word that a person at a terminal reads, and the exit codes. It refuses to know how anything is done.
 //! What is asked for (and `--json`) goes to stdout; progress, notes and errors go to stderr.
 //!
-//! - One file per command: [`get`], [`seed`], [`create`], [`show`], [`magnet`], [`verify`], [`swarm`], [`demo`], [`dht`],
+//! - One file per command: [`get`], [`seed`], [`create`], [`show`], [`magnet`], [`verify`], [`swarm`], [`tracker`], [`demo`], [`dht`],
 //!   [`completions`].
 //! - [`exit`]: exit codes and errors. [`signal`]: Ctrl-C. [`screen`]: bars, lines, logging. [`json`]: events.
 //! - [`hashing`]: which way this program hashes, and `--version --verbose`.
@@ -37,6 +37,7 @@ mod signal;
 mod source;
 mod swarm;
 mod trace;
+mod tracker;
 mod verify;
 mod watch;
 mod words;
@@ -62,6 +63,7 @@ Examples:
   ropewalk create album --tracker http://tracker.example/announce
   ropewalk seed album.torrent --data ~/music
   ropewalk swarm debian.iso.torrent
+  ropewalk tracker --admin 127.0.0.1:8080
 
 Environment:
   ROPEWALK_HASH  how to hash, to find out what is slow or wrong: crate, avx2 or avx512
@@ -108,6 +110,7 @@ enum Command {
     Magnet(magnet::Args),
     Verify(verify::Args),
     Swarm(swarm::Args),
+    Tracker(Box<tracker::Args>),
     Demo(demo::Args),
     Dht(dht::Args),
     Completions(completions::Args),
@@ -133,6 +136,7 @@ pub fn run() -> ExitCode {
         Command::Magnet(args) => magnet::run(args, &screen, &stop),
         Command::Verify(args) => verify::run(args, &screen, &stop),
         Command::Swarm(args) => swarm::run(args, &screen, &stop),
+        Command::Tracker(args) => tracker::run(args, &screen, &stop),
         Command::Demo(args) => demo::run(args, &screen, &stop),
         Command::Dht(args) => dht::run(args, &screen, &stop),
         Command::Completions(args) => completions::run(args, &screen),
@@ -181,6 +185,7 @@ impl Command {
             Self::Verify(args) => args.json,
             Self::Dht(args) => args.json,
             Self::Swarm(args) => args.json,
+            Self::Tracker(args) => args.json,
             Self::Demo(_) | Self::Completions(_) => false,
         }
     }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::iterator::{Handle, Signals};
 
 use super::exit::Code;
 
@@ -19,6 +19,9 @@ pub struct Stop {
     flag: Arc<AtomicBool>,
     /// Disconnected by the first signal.
     asked: Receiver<()>,
+    /// Told of SIGHUP instead of stopping, where somebody wants that. Locked to say so, and at each signal.
+    hangups: Arc<Mutex<Option<Sender<()>>>>,
+    handle: Handle,
     /// Folders that the second signal removes before it ends the process. Locked to add one and then.
     temporary: Arc<Mutex<Vec<PathBuf>>>,
 }
@@ -32,12 +35,18 @@ impl Stop {
             signals.add_signal(SIGHUP)?;
         }
         let (ask, asked) = bounded::<()>(0);
-        let stop = Self { flag: Arc::default(), asked, temporary: Arc::default() };
+        let handle = signals.handle();
+        let stop = Self { flag: Arc::default(), asked, hangups: Arc::default(), handle, temporary: Arc::default() };
         let theirs = stop.clone();
         // Not joined: it waits for signals until the process ends.
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             let mut ask = Some(ask);
-            for _ in signals.forever() {
+            for signal in signals.forever() {
+                let hangups = theirs.hangups.lock().clone().filter(|_| signal == SIGHUP);
+                if let Some(hangups) = hangups {
+                    hangups.try_send(()).ok();
+                    continue;
+                }
                 if ask.take().is_none() {
                     theirs.temporary.lock().iter().for_each(|folder| drop(std::fs::remove_dir_all(folder)));
                     std::process::exit(Code::Stopped as i32);
@@ -65,6 +74,14 @@ impl Stop {
     /// Disconnected when it is time to stop.
     pub fn asked(&self) -> &Receiver<()> {
         &self.asked
+    }
+
+    /// SIGHUP means something else from now on than to stop, even where the process was told to ignore it (`nohup`).
+    pub fn hangups(&self) -> io::Result<Receiver<()>> {
+        let (sender, hangups) = bounded(1);
+        *self.hangups.lock() = Some(sender);
+        self.handle.add_signal(SIGHUP)?;
+        Ok(hangups)
     }
 
     /// A folder that is removed even where the process is ended by a second signal.

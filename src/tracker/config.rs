@@ -65,6 +65,9 @@ impl Default for TrackerConfig {
 pub enum StoreConfig {
     /// In this process.
     Memory(MemoryConfig),
+    /// In Redis, which several trackers share.
+    #[cfg(feature = "redis")]
+    Redis(super::RedisConfig),
 }
 
 impl Default for StoreConfig {

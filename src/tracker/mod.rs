@@ -38,6 +38,8 @@ mod http;
 mod memory;
 mod network;
 mod rates;
+#[cfg(feature = "redis")]
+mod redis;
 mod service;
 mod statistics;
 mod store;
@@ -49,6 +51,9 @@ pub use config::{AccessConfig, MemoryConfig, RequestLimits, RequestRate, StoreCo
 #[cfg(fuzzing)]
 pub(crate) use http::fuzz_requests;
 pub use network::{IpNetwork, IpNetworkSyntax};
+#[cfg(feature = "redis")]
+pub use redis::{RedisConfig, RedisPlace, RedisPlaceError};
+pub use statistics::TrackerStats;
 
 /// A running tracker. Dropping it stops it and joins its threads.
 pub struct Tracker {
@@ -113,6 +118,12 @@ impl Tracker {
     pub fn announce_url(&self) -> String {
         let scheme = if self.http.is_empty() { "udp" } else { "http" };
         format!("{scheme}://{}/announce", reachable(self.addr()))
+    }
+
+    /// How many torrents and peers take part, and how often was asked. An error where the store does not answer.
+    pub fn stats(&self) -> io::Result<TrackerStats> {
+        let totals = self.service.store.totals(Instant::now()).map_err(io::Error::other)?;
+        Ok(self.service.statistics.in_all(totals))
     }
 
     /// Reads the lists of torrents that are served, or not, again ([`AccessConfig`]). Where a file cannot be read, the lists
@@ -181,6 +192,13 @@ fn store(config: &TrackerConfig) -> io::Result<Box<dyn Store>> {
         (StoreConfig::Memory(memory), None) => Box::new(Memory::new(memory, seed, now)),
         (StoreConfig::Memory(memory), Some(file)) => {
             Box::new(Memory::load(file, memory, seed, now).map_err(io::Error::other)?)
+        }
+        #[cfg(feature = "redis")]
+        (StoreConfig::Redis(redis), None) => Box::new(redis::RedisStore::start(redis)?),
+        #[cfg(feature = "redis")]
+        (StoreConfig::Redis(_), Some(_)) => {
+            let text = "a state file keeps what is in memory; Redis keeps its own";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
     })
 }

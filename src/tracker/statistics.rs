@@ -7,8 +7,30 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::store::Totals;
+
 /// How many samples are kept: five minutes, with one a second.
 const SAMPLES: usize = 300;
+
+/// What a [`Tracker`](super::Tracker) has seen and done.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct TrackerStats {
+    /// Torrents that somebody takes part in.
+    pub torrents: u64,
+    /// Peers that have all of a torrent, and those that have not.
+    pub seeders: u64,
+    /// See `seeders`.
+    pub leechers: u64,
+    /// Announces that were answered, and how many there were in the last second.
+    pub announces: u64,
+    /// See `announces`.
+    pub announces_per_second: f64,
+    /// Scrapes that were answered.
+    pub scrapes: u64,
+    /// Requests and connections that were not served, for whatever reason.
+    pub refused: u64,
+}
 
 /// How requests come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +190,24 @@ impl Statistics {
         }
         recent.samples.push_back(sample);
         (recent.taken, recent.before) = (now, sums);
+    }
+
+    /// Everything in one, beside what is in the store.
+    pub(super) fn in_all(&self, totals: Totals) -> TrackerStats {
+        let sum = |counters: &[Counter]| {
+            let each = Transport::ALL.into_iter().flat_map(|transport| counters.iter().map(move |&it| (transport, it)));
+            each.map(|(transport, counter)| self.get(transport, counter)).sum()
+        };
+        let last = self.recent.lock().samples.back().copied().unwrap_or_default();
+        TrackerStats {
+            torrents: totals.torrents,
+            seeders: totals.seeders,
+            leechers: totals.leechers,
+            announces: sum(&[Counter::Announces]),
+            announces_per_second: last.announces.iter().sum(),
+            scrapes: sum(&[Counter::Scrapes]),
+            refused: sum(&Counter::ERRORS),
+        }
     }
 
     /// The last samples, the oldest first.

@@ -52,6 +52,9 @@ pub(super) struct Reply {
     pub(super) v6: Vec<u8>,
     /// The ids of those of `v4`, then of `v6`, where they were asked for.
     pub(super) ids: Vec<PeerId>,
+    /// When to announce again, where that is sooner than usual: the peers are from a moment ago, and the announce has not
+    /// been taken note of, for the store cannot at present.
+    pub(super) again: Option<Duration>,
 }
 
 /// A store cannot answer now.

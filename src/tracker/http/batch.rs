@@ -101,7 +101,8 @@ impl Batch {
                     Ok(reply) => {
                         tally.count(Counter::Announces);
                         let client = announces[at].addr.ip();
-                        let announced = Announced { interval: service.config.interval, client, form };
+                        let interval = reply.again.unwrap_or(service.config.interval);
+                        let announced = Announced { interval, client, form };
                         reply::announced(body, &announced, reply);
                     }
                     Err(unavailable) => {

@@ -121,12 +121,13 @@ impl Desk {
             return;
         }
         let Self { service, announces, announcers, reply, packet, tally, .. } = self;
-        let interval = u32::try_from(service.config.interval.as_secs()).unwrap_or(u32::MAX);
         service.store.announce(announces, now, reply, &mut |number, reply| {
             let Asker { client, transaction_id } = announcers[number];
             packet.clear();
             match reply {
-                Ok(Reply { counts, v4, v6, .. }) => {
+                Ok(Reply { counts, v4, v6, again, .. }) => {
+                    let interval = again.unwrap_or(service.config.interval).as_secs();
+                    let interval = u32::try_from(interval).unwrap_or(u32::MAX);
                     tally.count(Counter::Announces);
                     let peers = if client.addr.is_ipv4() { v4 } else { v6 };
                     let (leechers, seeders) = (counts.leechers, counts.seeders);

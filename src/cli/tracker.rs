@@ -1,0 +1,253 @@
+//! `ropewalk tracker`: a tracker server until it is stopped.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, select};
+use ropewalk::tracker::{
+    AccessConfig, IpNetwork, MemoryConfig, RequestLimits, RequestRate, StoreConfig, Tracker, TrackerConfig,
+    TrackerStats,
+};
+use serde_json::json;
+
+use super::exit::{Code, failed};
+use super::json::Json;
+use super::screen::{EVENT, Screen, search};
+use super::signal::Stop;
+use super::words::{count, read_time};
+
+/// How often a plain line says what goes on, where anything did.
+const LINE: Duration = Duration::from_secs(60);
+
+const ABOUT: &str = "\
+Run a tracker: tell the peers of torrents about each other
+
+Answers over HTTP and UDP, for IPv4 and IPv6, from memory or from a Redis that several trackers share. A peer is registered \
+where its request comes from, whatever it says. Without options every torrent is served, at port 6969. Ctrl-C stops it; \
+SIGHUP reads the lists of --allow and --deny again.";
+
+const EXAMPLES: &str = "\
+Examples:
+  ropewalk tracker
+  ropewalk tracker --admin 127.0.0.1:8080 --state swarms.state
+  ropewalk tracker --http 127.0.0.1:6969 --proxy 127.0.0.1 --no-udp
+  ropewalk tracker --store redis://127.0.0.1 --allow torrents.txt
+  ropewalk create album --tracker http://tracker.example:6969/announce
+
+Events of --json, one object per line:
+  listening  http, udp (lists of ADDR:PORT), admin (or null)
+  stats      once a second: torrents, seeders, leechers, announces, scrapes,
+             refused (since the start), announces_per_second; or error, where
+             the store does not answer
+  reloaded   after SIGHUP; or error
+  error      message, result, code
+
+Exit codes:
+  0  stopped by Ctrl-C (or SIGTERM)
+  1  another error, such as an address that is in use
+  2  wrong usage
+  5  disk: a list cannot be read, or the state not be read or written";
+
+/// Run a tracker: tell the peers of torrents about each other
+#[derive(clap::Args)]
+#[command(long_about = ABOUT, after_help = EXAMPLES)]
+pub struct Args {
+    /// Where to listen for HTTP, instead of all addresses at port 6969; may be given again
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "no_http")]
+    http: Vec<SocketAddr>,
+    /// Where to listen for UDP, instead of all addresses at port 6969; may be given again
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "no_udp")]
+    udp: Vec<SocketAddr>,
+    /// Do not listen for HTTP
+    #[arg(long, conflicts_with = "no_udp")]
+    no_http: bool,
+    /// Do not listen for UDP
+    #[arg(long)]
+    no_udp: bool,
+    /// Where to serve a page of what goes on, /stats.json and /metrics; give one that strangers do not reach
+    #[arg(long, value_name = "ADDR:PORT")]
+    admin: Option<SocketAddr>,
+    /// Where to keep the swarms: `memory`, or the URL of a Redis, such as redis://HOST; a cluster is several with commas
+    #[arg(long, value_name = "STORE", default_value = "memory", value_parser = store)]
+    store: StoreConfig,
+    /// A file that keeps the memory between runs
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// What clients are asked to wait between announces; who is silent for half as long again is forgotten
+    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = read_time)]
+    interval: Duration,
+    /// Serve only the torrents of this file: an info-hash a line, # before comments
+    #[arg(long, value_name = "FILE")]
+    allow: Option<PathBuf>,
+    /// Do not serve the torrents of this file
+    #[arg(long, value_name = "FILE")]
+    deny: Option<PathBuf>,
+    /// Believe this address or network of proxies where a request came from (X-Forwarded-For); may be given again
+    #[arg(long, value_name = "ADDR[/BITS]")]
+    proxy: Vec<IpNetwork>,
+    /// Announces and scrapes a minute that one address may make
+    #[arg(long, value_name = "NUMBER")]
+    rate: Option<u32>,
+    /// The most peers in an answer
+    #[arg(long, value_name = "NUMBER", default_value_t = RequestLimits::default().peers)]
+    peers: usize,
+    /// Tell what goes on as one JSON object per line on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
+    let json = Json::new(args.json);
+    let hangups = stop.hangups()?;
+    let tracker = Tracker::with(config(args)).map_err(told)?;
+    tell_where(&tracker, screen, &json);
+    let outcome = follow(&tracker, screen, &json, stop, &hangups);
+    tracker.stop().map_err(told)?;
+    outcome?;
+    json.check()?;
+    Ok(Code::Done)
+}
+
+fn config(args: &Args) -> TrackerConfig {
+    let mut config = TrackerConfig::default();
+    match (args.no_http, args.http.is_empty()) {
+        (true, _) => config.http.clear(),
+        (false, true) => {}
+        (false, false) => config.http.clone_from(&args.http),
+    }
+    match (args.no_udp, args.udp.is_empty()) {
+        (true, _) => config.udp.clear(),
+        (false, true) => {}
+        (false, false) => config.udp.clone_from(&args.udp),
+    }
+    config.admin = args.admin;
+    config.store = args.store.clone();
+    let expiry = args.interval + args.interval / 2;
+    match &mut config.store {
+        StoreConfig::Memory(memory) => memory.expiry = expiry,
+        #[cfg(feature = "redis")]
+        StoreConfig::Redis(redis) => redis.expiry = expiry,
+        _ => {}
+    }
+    config.state_file.clone_from(&args.state);
+    config.interval = args.interval;
+    config.access = AccessConfig { allow: args.allow.clone(), deny: args.deny.clone() };
+    config.proxies.clone_from(&args.proxy);
+    config.rate = args.rate.map(|per_minute| RequestRate { per_minute, burst: per_minute.saturating_mul(2) });
+    config.limits.peers = args.peers;
+    config.limits.usual_peers = config.limits.usual_peers.min(args.peers);
+    config
+}
+
+fn store(text: &str) -> Result<StoreConfig, String> {
+    if text == "memory" {
+        return Ok(StoreConfig::Memory(MemoryConfig::default()));
+    }
+    #[cfg(feature = "redis")]
+    return match text.parse() {
+        Ok(place) => Ok(StoreConfig::Redis(ropewalk::tracker::RedisConfig::new(place))),
+        Err(error) => Err(error.to_string()),
+    };
+    #[cfg(not(feature = "redis"))]
+    Err("only `memory`: this program was built without Redis; `cargo install ropewalk --features redis` has it".into())
+}
+
+/// An error of the library, with the code that it means.
+fn told(error: io::Error) -> anyhow::Error {
+    let text = error.to_string();
+    match error.kind() {
+        io::ErrorKind::AddrInUse => failed(Code::Other, format!("{text}; is a tracker running there already?")),
+        io::ErrorKind::InvalidInput => failed(Code::Usage, text),
+        io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::Other => failed(Code::Disk, text),
+        _ => anyhow::Error::new(error),
+    }
+}
+
+fn tell_where(tracker: &Tracker, screen: &Screen, json: &Json) {
+    let texts = |addrs: &[SocketAddr]| addrs.iter().map(SocketAddr::to_string).collect::<Vec<_>>();
+    let (http, udp) = (texts(tracker.http()), texts(tracker.udp()));
+    let admin = tracker.admin().map(|addr| addr.to_string());
+    json.event("listening", json!({ "http": http, "udp": udp, "admin": admin }));
+    for (scheme, addrs) in [("http", &http), ("udp", &udp)] {
+        addrs.iter().for_each(|addr| screen.note(&format!("listening: {scheme}://{addr}/announce")));
+    }
+    if let Some(admin) = admin {
+        screen.note(&format!("what goes on: http://{admin}/"));
+    }
+}
+
+/// Says what goes on until it is time to stop.
+fn follow(tracker: &Tracker, screen: &Screen, json: &Json, stop: &Stop, hangups: &Receiver<()>) -> anyhow::Result<()> {
+    let bar = screen.is_live().then(|| screen.bar("tracker"));
+    let ticks = crossbeam_channel::tick(EVENT);
+    let (mut told, mut announces, mut away) = (Instant::now(), 0, false);
+    loop {
+        select! {
+            recv(stop.asked()) -> _ => break,
+            recv(hangups) -> _ => reload(tracker, screen, json),
+            recv(ticks) -> now => {
+                let stats = tracker.stats();
+                match &stats {
+                    Ok(stats) => json.event("stats", fields(stats)),
+                    Err(error) => json.event("stats", json!({ "error": error.to_string() })),
+                }
+                json.check()?;
+                if std::mem::replace(&mut away, stats.is_err()) != stats.is_err() {
+                    match &stats {
+                        Ok(_) => screen.note("the store answers again"),
+                        Err(error) => screen.warn(&error.to_string()),
+                    }
+                }
+                let text = stats.as_ref().map_or_else(io::Error::to_string, said);
+                if let Some(bar) = &bar {
+                    search(bar, &text);
+                } else if !json.is_wanted()
+                    && let Ok(now) = now
+                    && now - told >= LINE
+                    && let Ok(stats) = &stats
+                    && std::mem::replace(&mut announces, stats.announces) != stats.announces
+                {
+                    told = now;
+                    screen.note(&text);
+                }
+            }
+        }
+    }
+    bar.inspect(|bar| bar.finish_and_clear());
+    Ok(())
+}
+
+fn reload(tracker: &Tracker, screen: &Screen, json: &Json) {
+    match tracker.reload() {
+        Ok(()) => {
+            json.event("reloaded", json!({}));
+            screen.note("the lists of torrents are read again");
+        }
+        Err(error) => {
+            json.event("reloaded", json!({ "error": error.to_string() }));
+            screen.warn(&format!("{error}; the lists stay as they were"));
+        }
+    }
+}
+
+fn fields(stats: &TrackerStats) -> serde_json::Value {
+    json!({
+        "torrents": stats.torrents, "seeders": stats.seeders, "leechers": stats.leechers,
+        "announces": stats.announces, "scrapes": stats.scrapes, "refused": stats.refused,
+        "announces_per_second": stats.announces_per_second,
+    })
+}
+
+fn said(stats: &TrackerStats) -> String {
+    let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    format!(
+        "{}, {}, {}, {:.0} announces/s, {} refused",
+        count(number(stats.torrents), "torrent", "torrents"),
+        count(number(stats.seeders), "seeder", "seeders"),
+        count(number(stats.leechers), "leecher", "leechers"),
+        stats.announces_per_second,
+        stats.refused,
+    )
+}

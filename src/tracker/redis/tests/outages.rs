@@ -1,0 +1,226 @@
+//! Redis that goes away, comes back, forgets, or does not want us; and trackers that are killed.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
+
+use redis::Value;
+
+use super::*;
+
+/// Whether Redis has a peer.
+fn has(server: &Server, announce: &Announce) -> bool {
+    let key = format!("rw:{{{}}}:m", "ff".repeat(20));
+    let (addr, length) = command::compact(announce.addr);
+    matches!(server.command(&[b"HEXISTS", key.as_bytes(), &addr[..length]]), Value::Int(1))
+}
+
+#[test]
+fn scripts_that_redis_has_forgotten_are_loaded_again() {
+    let Some(server) = Server::start(&[]) else { return };
+    let store = store(&server.url());
+    for number in 1..=10 {
+        server.text("SCRIPT FLUSH");
+        let batch = [leecher(number), leecher(number + 100)];
+        store.announce(&batch, Instant::now(), &mut Reply::default(), &mut |_, reply| assert!(reply.is_ok()));
+    }
+    assert_eq!(sizes(&store, TORRENT), (0, 20, 0));
+}
+
+#[test]
+fn nothing_that_was_acknowledged_is_lost_when_redis_is_killed_under_load() {
+    let Some(mut server) = Server::start(&[]) else { return };
+    let stores = [store(&server.url()), store(&server.url())];
+    let stop = AtomicBool::new(false);
+    let acknowledged = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4u32)
+            .map(|thread| {
+                let (store, stop) = (&stores[thread as usize % 2], &stop);
+                scope.spawn(move || {
+                    let (mut noted, mut after_failure) = (Vec::new(), 0);
+                    let mut number = thread << 20;
+                    while after_failure < 100 && !stop.load(Ordering::Relaxed) {
+                        let batch: Vec<_> = (number..number + 10).map(leecher).collect();
+                        number += 10;
+                        let mut failed = false;
+                        store.announce(&batch, Instant::now(), &mut Reply::default(), &mut |n, reply| match reply {
+                            Ok(reply) if reply.again.is_none() => noted.push(batch[n]),
+                            _ => failed = true,
+                        });
+                        // Has been through an outage, and on.
+                        if failed || after_failure > 0 {
+                            after_failure += u32::from(!failed);
+                        }
+                    }
+                    noted
+                })
+            })
+            .collect();
+        until("there is load", || sizes(&stores[0], TORRENT).1 > 500);
+        server.kill();
+        until("the outage is felt", || ask(&stores[0], &leecher(0)).map_or(true, |reply| reply.again.is_some()));
+        server.restart();
+        until("it goes on", || ask(&stores[0], &leecher(0)).is_ok_and(|reply| reply.again.is_none()));
+        until("all have gone on", || {
+            threads.iter().all(|thread| thread.is_finished()) || {
+                // One that noticed nothing at all is told to end.
+                stop.store(true, Ordering::Relaxed);
+                false
+            }
+        });
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(acknowledged.len() > 500);
+    assert!(acknowledged.iter().all(|announce| has(&server, announce)));
+    assert!(sizes(&stores[1], TORRENT).1 as usize >= acknowledged.len());
+}
+
+#[test]
+fn recent_replies_serve_while_redis_is_away() {
+    let Some(mut server) = Server::start(&[]) else { return };
+    let store = store_with(&server.url(), |config| config.recent_for = Duration::from_secs(60));
+    ask(&store, &seeder(1)).unwrap();
+    ask(&store, &leecher(2)).unwrap();
+    ask(&store, &Announce { with_ids: true, ..leecher(3) }).unwrap();
+    ask(&store, &leecher(3)).unwrap();
+    server.kill();
+    let now = Instant::now();
+    let reply = ask_at(&store, &leecher(4), now).unwrap();
+    assert!(reply.again.is_some_and(|again| again <= Duration::from_secs(90)));
+    assert!(numbers(&reply).contains(&1), "{reply:?}");
+    assert!(!numbers(&ask_at(&store, &leecher(2), now).unwrap()).contains(&2), "nobody gets itself");
+    assert_eq!(numbers(&ask_at(&store, &Announce { wanted: 1, ..leecher(4) }, now).unwrap()).len(), 1);
+    let with_ids = ask_at(&store, &Announce { with_ids: true, ..leecher(4) }, now).unwrap();
+    assert_eq!(with_ids.ids.len(), numbers(&with_ids).len());
+    assert!(with_ids.ids.contains(&peer_id(1)));
+    for (announce, when) in [
+        // What is to be counted has to come again.
+        (Announce { event: Some(Event::Completed), ..seeder(2) }, now),
+        (Announce { event: Some(Event::Stopped), ..leecher(2) }, now),
+        (Announce { info_hash: InfoHash::new([1; 20]), ..leecher(2) }, now),
+        // They do not last.
+        (leecher(4), now + Duration::from_secs(61)),
+    ] {
+        let error = ask_at(&store, &announce, when).unwrap_err();
+        assert!(error.why.starts_with("the tracker does not reach its store"), "{error:?}");
+        assert!((30..=90).contains(&error.retry.as_secs()));
+    }
+    assert!(store.scrape(&[TORRENT], now).is_err());
+    server.restart();
+    until("it is there again", || ask(&store, &leecher(4)).is_ok_and(|reply| reply.again.is_none()));
+    assert_eq!(sizes(&store, TORRENT), (1, 3, 0));
+}
+
+#[test]
+fn a_redis_that_hangs_is_not_waited_for() {
+    let Some(server) = Server::start(&[]) else { return };
+    let store = store_with(&server.url(), |config| config.timeout = Duration::from_millis(200));
+    ask(&store, &leecher(1)).unwrap();
+    // For longer than anybody waits; a script would do as well.
+    server.hang();
+    let error = ask(&store, &leecher(2)).unwrap_err();
+    assert!(error.why.contains("store"), "{error:?}");
+    server.go_on();
+    until("it is there again", || ask(&store, &leecher(2)).is_ok());
+}
+
+#[test]
+fn a_password_is_needed_and_not_told() {
+    let Some(server) = Server::start(&["--requirepass", "sesame"]) else { return };
+    let without = store(&server.url());
+    let error = ask(&without, &leecher(1)).unwrap_err();
+    assert!(!error.why.contains("127.0.0.1"), "clients do not learn where it is: {error:?}");
+    let with = store(&format!("redis://:sesame@127.0.0.1:{}", server.port));
+    ask(&with, &leecher(1)).unwrap();
+    let wrong = store(&format!("redis://:salami@127.0.0.1:{}", server.port));
+    assert!(!ask(&wrong, &leecher(1)).unwrap_err().why.contains("salami"));
+}
+
+#[test]
+fn unix_sockets_and_databases_serve() {
+    let Some(server) = Server::start(&[]) else { return };
+    let store = store(&format!("redis+unix://{}?db=3", server.socket().display()));
+    ask(&store, &leecher(1)).unwrap();
+    assert_eq!(sizes(&store, TORRENT), (0, 1, 0));
+    assert_eq!(server.text("DBSIZE"), "0", "it is in another database");
+}
+
+#[test]
+fn a_full_redis_says_so() {
+    let Some(server) = Server::start(&[]) else { return };
+    let store = store(&server.url());
+    ask(&store, &leecher(1)).unwrap();
+    server.text("CONFIG SET maxmemory 1");
+    assert_eq!(ask(&store, &leecher(2)).unwrap_err().why, "the tracker's store is full");
+    server.text("CONFIG SET maxmemory 0");
+    ask(&store, &leecher(2)).unwrap();
+    assert_eq!(sizes(&store, TORRENT), (0, 2, 0));
+}
+
+/// What names the server to a tracker in a process of its own.
+const CHILD: &str = "ROPEWALK_TEST_REDIS";
+
+/// The running test once more, in a process of its own that is told where Redis is.
+fn again_with(url: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", thread::current().name().unwrap(), "--nocapture"]).env(CHILD, url);
+    command.stderr(Stdio::null());
+    command
+}
+
+#[test]
+fn nothing_that_was_acknowledged_is_lost_when_a_tracker_is_killed() {
+    if let Ok(url) = std::env::var(CHILD) {
+        let store = store(&url);
+        for number in 0..1_000_000 {
+            ask(&store, &leecher(number)).unwrap();
+            println!("noted {number}");
+        }
+        panic!("nobody has killed it");
+    }
+    let Some(server) = Server::start(&[]) else { return };
+    let mut tracker = again_with(&server.url()).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(tracker.stdout.take().unwrap()).lines();
+    let mut noted = Vec::new();
+    for line in lines {
+        noted.extend(line.unwrap().strip_prefix("noted ").map(|number| number.parse::<u32>().unwrap()));
+        if noted.len() == 1000 {
+            tracker.kill().unwrap();
+        }
+    }
+    tracker.wait().unwrap();
+    assert!(noted.len() >= 1000);
+    assert!(noted.into_iter().all(|number| has(&server, &leecher(number))));
+}
+
+#[test]
+fn a_server_is_trusted_with_tls_only_by_its_certificate() {
+    if let Ok(url) = std::env::var(CHILD) {
+        let noted = ask(&store(&url), &leecher(1)).is_ok();
+        println!("\nit is {}", if noted { "trusted" } else { "not trusted" });
+        return;
+    }
+    if !server::installed("openssl") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let [settings, key, certificate] = ["settings", "key", "certificate"].map(|name| folder.path().join(name));
+    let names = "basicConstraints=critical,CA:FALSE\nsubjectAltName=IP:127.0.0.1\n";
+    let text =
+        format!("[req]\ndistinguished_name=name\nx509_extensions=more\nprompt=no\n[name]\nCN=test\n[more]\n{names}");
+    std::fs::write(&settings, text).unwrap();
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-config"]);
+    openssl.arg(settings).arg("-keyout").arg(&key).arg("-out").arg(&certificate);
+    assert!(openssl.stderr(Stdio::null()).status().unwrap().success());
+    let [key, certificate] = [key, certificate].map(|file| file.into_os_string().into_string().unwrap());
+    let tls = ["--tls-port", "BUS", "--tls-cert-file", &certificate, "--tls-key-file", &key];
+    let Some(server) = Server::start(&[&tls[..], &["--tls-auth-clients", "no"]].concat()) else { return };
+    let url = format!("rediss://127.0.0.1:{}", server.bus);
+    let said = |command: &mut Command| String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let trusting = said(again_with(&url).env("SSL_CERT_FILE", &certificate));
+    assert!(trusting.contains("\nit is trusted"), "{trusting}");
+    let stranger = said(&mut again_with(&url));
+    assert!(stranger.contains("\nit is not trusted"), "{stranger}");
+    assert!(has(&server, &leecher(1)));
+}
