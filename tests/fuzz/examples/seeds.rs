@@ -316,7 +316,6 @@ fn tracker() -> Vec<Seed> {
         ipv4: Some([10, 0, 0, 2].into()),
         ipv6: None,
         crypto: Crypto::None,
-        encryption: ropewalk::Encryption::Off,
     };
     let (transaction_id, connection_id) = (1, 2);
     let response = Response::Announce { transaction_id, interval: 1800, leechers: 1, seeders: 2, peers };
