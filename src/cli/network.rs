@@ -67,7 +67,7 @@ pub struct Network {
     #[cfg(feature = "upnp")]
     #[arg(long)]
     pub no_map_port: bool,
-    /// Have nothing to do with the addresses of this list: P2P text, eMule DAT or CIDR, also gzipped; can be repeated
+    /// Neither dial the peers of this list nor let them in: P2P text, eMule DAT or CIDR, also gzipped; can be repeated
     #[arg(long, value_name = "FILE|URL")]
     pub blocklist: Vec<OsString>,
     /// Keep the resume journals here [default: the folder .ropewalk beside the files], and what is remembered of peers

@@ -76,7 +76,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
     /// What clients are asked to wait between announces; who is silent for half as long again is forgotten
-    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = read_time)]
+    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = interval)]
     interval: Duration,
     /// Serve only the torrents of this file: an info-hash a line, # before comments
     #[arg(long, value_name = "FILE")]
@@ -141,6 +141,13 @@ fn config(args: &Args) -> TrackerConfig {
     config
 }
 
+/// Between a minute and eight hours: a store remembers nobody for longer than half as long again.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = read_time(text)?;
+    let allowed = Duration::from_secs(60)..=Duration::from_secs(8 * 60 * 60);
+    if allowed.contains(&interval) { Ok(interval) } else { Err("it is from 1m to 8h".into()) }
+}
+
 fn store(text: &str) -> Result<StoreConfig, String> {
     if text == "memory" {
         return Ok(StoreConfig::Memory(MemoryConfig::default()));
@@ -187,7 +194,12 @@ fn follow(tracker: &Tracker, screen: &Screen, json: &Json, stop: &Stop, hangups:
         select! {
             recv(stop.asked()) -> _ => break,
             recv(hangups) -> _ => reload(tracker, screen, json),
-            recv(ticks) -> now => {
+            recv(ticks) -> _ => {
+                // A store elsewhere is not asked for nothing.
+                let is_due = told.elapsed() >= LINE;
+                if bar.is_none() && !json.is_wanted() && !is_due {
+                    continue;
+                }
                 let stats = tracker.stats();
                 match &stats {
                     Ok(stats) => json.event("stats", fields(stats)),
@@ -203,14 +215,13 @@ fn follow(tracker: &Tracker, screen: &Screen, json: &Json, stop: &Stop, hangups:
                 let text = stats.as_ref().map_or_else(io::Error::to_string, said);
                 if let Some(bar) = &bar {
                     search(bar, &text);
-                } else if !json.is_wanted()
-                    && let Ok(now) = now
-                    && now - told >= LINE
-                    && let Ok(stats) = &stats
-                    && std::mem::replace(&mut announces, stats.announces) != stats.announces
-                {
-                    told = now;
-                    screen.note(&text);
+                } else if is_due && !json.is_wanted() {
+                    told = Instant::now();
+                    let before = announces;
+                    announces = stats.map_or(announces, |stats| stats.announces);
+                    if announces != before {
+                        screen.note(&text);
+                    }
                 }
             }
         }

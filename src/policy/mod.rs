@@ -27,5 +27,5 @@ pub use picker::{Mode, Picker, PieceState, Priority};
 pub use reputation::{Deed, NotRecords, Record, Reputation, Standing};
 pub(crate) use source_limits::SourceLimits;
 pub use superseed::SuperSeeder;
-pub use twins::{DOUBT, Made, Stays, which_stays};
+pub use twins::{DOUBT, Made, Stays, which_stays, which_stays_at_last};
 pub use window::{Pace, RequestWindow};

@@ -73,7 +73,11 @@ impl SourceLimits {
     fn place(&self, from: SocketAddr) -> (usize, u32) {
         let ip = from.ip().to_canonical();
         // On a private network one address may have many nodes, as in tests; nobody forges those from outside.
-        let is_near = matches!(Reach::of(ip), Reach::Private | Reach::Link | Reach::Machine);
+        let is_near = match ip {
+            // Not a carrier's shared addresses: its customers can be forged by each other.
+            IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
+            IpAddr::V6(_) => matches!(Reach::of(ip), Reach::Private | Reach::Link | Reach::Machine),
+        };
         let port = if is_near { u64::from(from.port()) << 1 | 1 } else { 0 };
         let source = match ip {
             IpAddr::V4(ip) => u64::from(ip.to_bits()),

@@ -29,7 +29,7 @@ pub enum Stays {
     /// The newer one; the older one goes.
     Newer,
     /// Both for now. The older one is sent something: where the other side does not know it any more, that ends it. If it
-    /// still stands after [`DOUBT`], the newer one goes.
+    /// still stands after [`DOUBT`], [`which_stays_at_last`] says which goes.
     Both,
 }
 
@@ -48,6 +48,12 @@ pub fn which_stays(older: Made, newer_incoming: bool, we_are_greater: bool) -> S
         (false, false) => Stays::Older,
         _ => Stays::Both,
     }
+}
+
+/// Judges two that both still stand after [`DOUBT`]: never `Both`. The ends may not agree on which is the older one, where
+/// each made one of them.
+pub fn which_stays_at_last(older_incoming: bool, newer_incoming: bool, we_are_greater: bool) -> Stays {
+    if older_incoming != newer_incoming && older_incoming == we_are_greater { Stays::Newer } else { Stays::Older }
 }
 
 #[cfg(test)]
@@ -85,6 +91,20 @@ mod tests {
             assert_eq!(which_stays(Made { incoming: false, age: LONG }, true, greater), Stays::Both);
             assert_eq!(which_stays(Made { incoming: true, age: LONG }, false, greater), Stays::Both);
         }
+    }
+
+    #[test]
+    fn of_two_that_stand_to_the_last_both_ends_close_the_same() {
+        for (greater_saw_own_first, lesser_saw_own_first) in
+            [(true, true), (true, false), (false, true), (false, false)]
+        {
+            // The greater one's stays, whichever either end takes for the older one.
+            let stays = which_stays_at_last(!greater_saw_own_first, greater_saw_own_first, true);
+            assert_eq!(stays, if greater_saw_own_first { Stays::Older } else { Stays::Newer });
+            let stays = which_stays_at_last(!lesser_saw_own_first, lesser_saw_own_first, false);
+            assert_eq!(stays, if lesser_saw_own_first { Stays::Newer } else { Stays::Older });
+        }
+        assert_eq!(which_stays_at_last(true, true, true), Stays::Older);
     }
 
     #[test]

@@ -34,7 +34,7 @@ use crate::config::{AddOptions, Check, Priority, Start};
 use crate::crew::NoThread;
 use crate::discovery::{Announcer, TrackerFact, look_up};
 use crate::metainfo::{Host, InfoHash, Magnet, Metainfo};
-use crate::net::Closer;
+use crate::net::{self, Closer};
 use crate::peer::{self, Activity, Fact, Hunt, PeerError, PeerKey, Protection, seek};
 use crate::policy::{AddressBook, Deed, Source};
 
@@ -356,9 +356,10 @@ impl Search {
                     if self.candidates.values().any(|other| other.addr == addr || other.listens == Some(addr)) {
                         continue;
                     }
-                    match why {
-                        // It was we who gave up.
+                    match &why {
+                        // It was we who gave up, or who could not.
                         PeerError::Stopped => self.book.disconnected(addr, now, true),
+                        PeerError::Connect(error) if net::bind::is_cut_off(error) => self.book.not_dialled(addr, now),
                         _ if unmet => self.book.missed(addr, why.miss(), now),
                         _ => self.book.failed(addr, now),
                     }
@@ -500,18 +501,13 @@ impl Search {
             let priority = |file| if select.contains(file) { Priority::Normal } else { Priority::Skip };
             self.options.priorities = (0..places).map(priority).collect();
         }
-        // They say again where they listen when they have become peers.
-        for addr in self.candidates.values().filter_map(|candidate| candidate.listens) {
-            if !self.candidates.values().any(|other| other.addr == addr) {
-                self.book.disconnected(addr, Instant::now(), true);
-            }
-        }
         self.shared.learn(metainfo);
         let first = store::first_job(&self.shared, &self.options);
         let mut owner = Owner::new(self.shared, self.inbox, self.jobs, self.options, self.resources);
         owner.book = self.book;
         owner.announcer = self.announcer;
         owner.services = self.services;
+        owner.listening = self.candidates.iter().filter_map(|(&key, it)| Some((key, it.listens?))).collect();
         owner.dialling = self.candidates.into_iter().map(|(key, it)| (key, (it.addr, it.closer))).collect();
         owner.hunt = Some(self.hunt);
         owner.recount();
@@ -530,7 +526,8 @@ impl Search {
         for (&addr, &source) in &self.vouched {
             self.resources.take_in(&mut self.book, source, None, &[addr]);
         }
-        for candidate in self.candidates.values() {
+        for candidate in self.candidates.values_mut() {
+            candidate.listens = None;
             if !candidate.incoming && !self.vouched.contains_key(&candidate.addr) {
                 candidate.closer.close();
             } else {

@@ -228,6 +228,8 @@ struct Owner {
     departed: VecDeque<(PeerKey, SocketAddr)>,
     /// Connections being made.
     dialling: HashMap<PeerKey, (SocketAddr, Arc<Closer>)>,
+    /// Where those of them can be called that called us while the metadata was looked for.
+    listening: HashMap<PeerKey, SocketAddr>,
     /// Those who helped to find the metadata, and wait among the connections being made for the files to be open.
     hunt: Option<Arc<Hunt>>,
     /// Those who look for peers beside the trackers.
@@ -320,6 +322,7 @@ impl Owner {
             peers: HashMap::new(),
             departed: VecDeque::new(),
             dialling: HashMap::new(),
+            listening: HashMap::new(),
             hunt: None,
             services: None,
             dial_on: None,

@@ -244,7 +244,9 @@ impl Owner {
                 } else if why.is_fault() {
                     self.note(addr, Deed::Fault);
                 }
-                self.book.disconnected(addr, Instant::now(), matches!(why, PeerError::Stopped));
+                for addr in self.listening.remove(&key).into_iter().chain([addr]) {
+                    self.book.disconnected(addr, Instant::now(), matches!(why, PeerError::Stopped));
+                }
                 self.tell_gone(addr, &why);
                 self.dial();
             }
@@ -296,6 +298,7 @@ impl Owner {
         self.shared.ledger.joined(Arc::clone(&link));
         let mut peer = Peer::new(link, pieces);
         peer.doubt = doubt;
+        peer.listens = self.listening.remove(&key);
         peer.standing = self.standing(peer.link.addr);
         peer.known_haves = self.haves.len();
         self.peers.insert(key, peer);

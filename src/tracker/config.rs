@@ -36,7 +36,7 @@ pub struct TrackerConfig {
     pub limits: RequestLimits,
     /// How often one address may ask; `None` for as often as it likes, which is the default.
     pub rate: Option<RequestRate>,
-    /// Threads for each kind of server. Default: `None`, one for each core.
+    /// Threads for each address that is listened on. Default: `None`, one for each core.
     pub workers: Option<NonZeroUsize>,
 }
 

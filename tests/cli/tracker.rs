@@ -63,6 +63,9 @@ fn what_a_tracker_cannot_do_is_said_before_it_listens() {
     fails(folder.path(), &[&free[..], &["--allow", "gone"]].concat(), 5, "gone");
     fs::write(folder.path().join("state"), "no state of a tracker").unwrap();
     fails(folder.path(), &[&free[..], &["--state", "state"]].concat(), 5, "state");
+    for interval in ["0", "59s", "9h", "18446744073709551615"] {
+        fails(folder.path(), &[&free[..], &["--interval", interval]].concat(), 2, "--interval");
+    }
     fails(folder.path(), &["tracker", "--no-http", "--no-udp"], 2, "--no-udp");
     fails(folder.path(), &[&free[..], &["--store", "nowhere"]].concat(), 2, "nowhere");
 }

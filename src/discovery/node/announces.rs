@@ -190,10 +190,8 @@ impl Announces {
         let wait = if somebody { interval } else { torrent.wait.min(interval) };
         torrent.wait = if somebody { INTERVAL } else { (torrent.wait * LONGER).min(INTERVAL) };
         torrent.step = Step::Next(if again { now } else { now + wait });
-        torrent.sooner = somebody.then_some(now + torrent.patience);
-        if somebody {
-            torrent.patience = if torrent.lacking { torrent.patience * 2 } else { LACKING };
-        }
+        torrent.sooner = Some(now + torrent.patience);
+        torrent.patience = if torrent.lacking { (torrent.patience * 2).min(INTERVAL) } else { LACKING };
     }
 
     /// Offers owners what waits for them.
@@ -313,8 +311,9 @@ mod tests {
             announces.ended(&hash(0), now);
             next(announces, now)
         };
-        let waits: Vec<_> = (0..7).map(|_| wait(&mut announces)).collect();
-        assert_eq!(waits, [30, 60, 120, 240, 480, 900, 900]);
+        let waits: Vec<_> = (0..200).map(|_| wait(&mut announces)).collect();
+        assert_eq!(waits[..7], [30, 60, 120, 240, 480, 900, 900]);
+        assert!(waits[7..].iter().all(|&wait| wait == 900));
         // Once something comes, it is as for all others, and the next time it begins anew.
         announces.set_lacking(&hash(0), false);
         assert_eq!(wait(&mut announces), 900);
