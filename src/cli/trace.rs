@@ -6,7 +6,7 @@
 mod page;
 mod recorder;
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -23,6 +23,9 @@ use recorder::{Doing, FINEST, Kind, Look, PeerLook, Phase, Recorder};
 
 /// How often the torrent is looked at, at the least: its events must not pile up.
 const SLOWEST: Duration = Duration::from_millis(100);
+
+/// How a page begins.
+const PAGE_BEGINS: &[u8; 15] = b"<!DOCTYPE html>";
 
 /// A file that can be written when there is something to write.
 pub struct Trace {
@@ -48,6 +51,13 @@ impl Trace {
         let kind = std::fs::metadata(path).map(|metadata| metadata.file_type());
         if kind.is_ok_and(|kind| !kind.is_file()) {
             let text = format!("cannot write {}: it is no plain file; choose another with --trace", path.display());
+            return Err(failed(Code::Disk, text));
+        }
+        if path == Path::new("-") {
+            return Err(failed(Code::Usage, "--trace writes a page to a file; name one, such as trace.html"));
+        }
+        if trace.is_another_file() {
+            let text = format!("{} is there and is no trace; choose another name with --trace", path.display());
             return Err(failed(Code::Disk, text));
         }
         trace.temporary().map_err(|error| trace.unwritable(&error))?;
@@ -80,6 +90,14 @@ impl Trace {
     /// Where a link leads: the link stays.
     fn target(&self) -> PathBuf {
         self.path.canonicalize().unwrap_or_else(|_| self.path.clone())
+    }
+
+    /// Whether what is there is no page of an earlier run, which may be replaced: a film, or the .torrent itself.
+    fn is_another_file(&self) -> bool {
+        let mut begin = [0; PAGE_BEGINS.len()];
+        let Ok(mut file) = std::fs::File::open(self.target()) else { return false };
+        let is_empty = file.metadata().is_ok_and(|metadata| metadata.len() == 0);
+        !is_empty && (file.read_exact(&mut begin).is_err() || begin != *PAGE_BEGINS)
     }
 
     fn write(&self, page: &str) -> anyhow::Result<()> {

@@ -2,13 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select};
 use ropewalk::tracker::{
-    AccessConfig, IpNetwork, MemoryConfig, RequestLimits, RequestRate, StoreConfig, Tracker, TrackerConfig,
-    TrackerStats,
+    AccessConfig, IpNetwork, MemoryConfig, RequestRate, StoreConfig, Tracker, TrackerConfig, TrackerStats,
 };
 use serde_json::json;
 
@@ -72,7 +71,7 @@ pub struct Args {
     /// Where to keep the swarms: `memory`, or the URL of a Redis, such as redis://HOST; a cluster is several with commas
     #[arg(long, value_name = "STORE", default_value = "memory", value_parser = store)]
     store: StoreConfig,
-    /// A file that keeps the memory between runs
+    /// A file that keeps the memory between runs: read at the start, if it is there, and written at the end
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
     /// What clients are asked to wait between announces; who is silent for half as long again is forgotten
@@ -88,11 +87,11 @@ pub struct Args {
     #[arg(long, value_name = "ADDR[/BITS]")]
     proxy: Vec<IpNetwork>,
     /// Announces and scrapes a minute that one address may make
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
     /// The most peers in an answer
-    #[arg(long, value_name = "NUMBER", default_value_t = RequestLimits::default().peers)]
-    peers: usize,
+    #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
+    peers: u16,
     /// Tell what goes on as one JSON object per line on stdout
     #[arg(long)]
     pub json: bool,
@@ -101,6 +100,12 @@ pub struct Args {
 pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let json = Json::new(args.json);
     let hangups = stop.hangups()?;
+    if let Some(folder) = args.state.as_deref().and_then(Path::parent).filter(|it| !it.as_os_str().is_empty())
+        && !folder.is_dir()
+    {
+        let text = format!("there is no folder {} to keep the state in; make it, or choose another", folder.display());
+        return Err(failed(Code::Disk, text));
+    }
     let tracker = Tracker::with(config(args)).map_err(told)?;
     tell_where(&tracker, screen, &json);
     let outcome = follow(&tracker, screen, &json, stop, &hangups);
@@ -136,8 +141,8 @@ fn config(args: &Args) -> TrackerConfig {
     config.access = AccessConfig { allow: args.allow.clone(), deny: args.deny.clone() };
     config.proxies.clone_from(&args.proxy);
     config.rate = args.rate.map(|per_minute| RequestRate { per_minute, burst: per_minute.saturating_mul(2) });
-    config.limits.peers = args.peers;
-    config.limits.usual_peers = config.limits.usual_peers.min(args.peers);
+    config.limits.peers = args.peers.into();
+    config.limits.usual_peers = config.limits.usual_peers.min(config.limits.peers);
     config
 }
 

@@ -75,7 +75,7 @@ impl Tracker {
         let workers = config.workers.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
         let trackers = bind(&config.http, |addr| http::Bound::new(addr, workers.get()))?;
         let sockets = bind(&config.udp, |addr| udp::Bound::new(addr, workers))?;
-        let admin = config.admin.map(|addr| http::Bound::new(addr, 1)).transpose()?;
+        let admin = bind(config.admin.as_slice(), |addr| http::Bound::new(addr, 1))?.pop();
         let http: Vec<_> = trackers.iter().map(http::Bound::addr).collect();
         let udp: Vec<_> = sockets.iter().map(udp::Bound::addr).collect();
         let admin_addr = admin.as_ref().map(http::Bound::addr);

@@ -63,6 +63,11 @@ fn what_a_tracker_cannot_do_is_said_before_it_listens() {
     fails(folder.path(), &[&free[..], &["--allow", "gone"]].concat(), 5, "gone");
     fs::write(folder.path().join("state"), "no state of a tracker").unwrap();
     fails(folder.path(), &[&free[..], &["--state", "state"]].concat(), 5, "state");
+    fails(folder.path(), &[&free[..], &["--admin", &addr]].concat(), 1, &addr);
+    fails(folder.path(), &[&free[..], &["--state", "gone/state"]].concat(), 5, "no folder gone");
+    for option in ["--rate", "--peers"] {
+        fails(folder.path(), &[&free[..], &[option, "0"]].concat(), 2, option);
+    }
     for interval in ["0", "59s", "9h", "18446744073709551615"] {
         fails(folder.path(), &[&free[..], &["--interval", interval]].concat(), 2, "--interval");
     }

@@ -205,3 +205,15 @@ fn what_is_remembered_of_peers_is_kept_in_the_folder_for_state_and_told_to_progr
     run(folder.path(), &state, 0);
     assert!(folder.path().join("state/peers").exists());
 }
+
+#[test]
+fn a_trace_takes_the_place_of_an_earlier_one_and_of_nothing_else() {
+    let folder = album();
+    let (_seeder, addr) = Running::seeder(folder.path(), &[]);
+    let get = |trace| ["get", "album.torrent", "-o", "copy", "--peer", addr.as_str(), "--port", "0", "--trace", trace];
+    fails(folder.path(), &get("album.torrent"), 5, "album.torrent is there and is no trace");
+    fails(folder.path(), &get("-"), 2, "--trace");
+    for _ in 0..2 {
+        run(folder.path(), &get("trace.html"), 0);
+    }
+}
