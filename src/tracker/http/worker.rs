@@ -234,7 +234,11 @@ impl Worker {
             let before = connection.held();
             let sent = connection.resume();
             self.held = self.held + connection.held() - before;
-            self.go_on(number, sent, now);
+            if sent == Sent::All {
+                let limits = &self.service.config.limits;
+                connection.set_deadline(now, true, limits.request_time, limits.idle_time);
+            }
+            self.go_on(number, sent);
         } else {
             match connection.read(&mut self.input) {
                 Ok(Some(len)) => self.take_requests(number, Some(len), now),
@@ -301,10 +305,14 @@ impl Worker {
             let service = self.service.clone();
             batch.send(&service, |number, bytes| {
                 let Some(connection) = &mut self.connections[number as usize] else { return };
-                let before = connection.held();
+                let (before, was_sending) = (connection.held(), connection.is_sending());
                 let sent = connection.send(bytes);
                 self.held = self.held + connection.held() - before;
-                self.go_on(number, sent, now);
+                if sent == Sent::Part && !was_sending {
+                    // For all of it, however slowly it is taken.
+                    connection.deadline = now + service.config.limits.request_time;
+                }
+                self.go_on(number, sent);
             });
             self.batch = batch;
         }
@@ -312,12 +320,11 @@ impl Worker {
     }
 
     /// After something was sent.
-    fn go_on(&mut self, number: u32, sent: Sent, now: Instant) {
+    fn go_on(&mut self, number: u32, sent: Sent) {
         let Some(connection) = &mut self.connections[number as usize] else { return };
         match (sent, connection.stage) {
             (Sent::Gone, _) | (Sent::All, Stage::Last) => self.close(number),
             (Sent::Part, _) => {
-                connection.deadline = now + self.service.config.limits.request_time;
                 self.watch(number, Interest::Write);
                 self.make_room();
             }
