@@ -350,6 +350,30 @@ fn a_full_scrape_is_served_where_it_is_allowed_and_only_then() {
 }
 
 #[test]
+fn large_answers_are_made_one_at_a_time() {
+    let server = Server::start(limits(|limits| limits.full_scrape = TORRENTS as usize));
+    let mut client = server.client();
+    client.say(&"GET /scrape HTTP/1.1\r\n\r\n".repeat(3));
+    server.await_count(Counter::Scrapes, 1);
+    for _ in 0..3 {
+        assert_eq!(client.hear().1.matches("8:complete").count(), TORRENTS as usize);
+    }
+    server.await_count(Counter::Scrapes, 3);
+}
+
+#[test]
+fn requests_that_came_before_the_end_are_answered() {
+    let server = Server::start(TrackerConfig::default());
+    let mut client = server.client();
+    client.say(&format!("GET {} HTTP/1.1\r\n\r\n", announce("a", 1, 1)).repeat(100));
+    client.0.shutdown(std::net::Shutdown::Write).unwrap();
+    for _ in 0..100 {
+        assert!(client.hear().1.starts_with("d8:complete"));
+    }
+    assert_eq!(client.await_end(), 0);
+}
+
+#[test]
 fn a_client_that_does_not_take_its_answer_is_cut_off() {
     let config = limits(|limits| {
         limits.full_scrape = TORRENTS as usize;

@@ -123,7 +123,11 @@ impl Worker {
             self.answer(now);
             let waiting = std::mem::take(&mut self.again);
             for number in waiting {
-                self.take_requests(number, None, now);
+                // Another connection may have the number by now.
+                let connection = self.connections[number as usize].as_ref();
+                if connection.is_some_and(|connection| connection.more && !connection.is_sending()) {
+                    self.take_requests(number, None, now);
+                }
                 if self.batch.is_full() {
                     self.answer(now);
                 }
@@ -168,6 +172,9 @@ impl Worker {
                     let number = self.insert(Connection::new(socket, from, deadline, place));
                     // The request has often come with the connection, which may then end without the poller's hearing of it.
                     self.serve(number, now);
+                    if self.batch.is_full() {
+                        self.answer(now);
+                    }
                 }
                 Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
                 }
@@ -239,7 +246,8 @@ impl Worker {
                 connection.set_deadline(now, true, limits.request_time, limits.idle_time);
             }
             self.go_on(number, sent);
-        } else {
+        } else if !connection.more {
+            // Else what has come has its turn in this round, before more of it, or its end, is read.
             match connection.read(&mut self.input) {
                 Ok(Some(len)) => self.take_requests(number, Some(len), now),
                 Ok(None) => self.watch(number, Interest::Read),
@@ -259,7 +267,7 @@ impl Worker {
         let (mut begin, mut taken) = (0, 0);
         connection.more = false;
         while begin < len {
-            if taken == PIPELINE {
+            if taken == PIPELINE || taken > 0 && self.batch.is_full() {
                 connection.more = true;
                 break;
             }
