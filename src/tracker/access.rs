@@ -57,11 +57,11 @@ impl Lists {
 
 fn read(file: &Path) -> io::Result<HashSet<InfoHash>> {
     let name = file.display();
-    let text = fs::read_to_string(file).map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+    // Without the system's kind of error: a file that may not be read is not to be taken for a port that may not be used.
+    let text = fs::read_to_string(file).map_err(|error| io::Error::other(format!("{name}: {error}")))?;
     let lines = (1..).zip(text.lines()).map(|(number, line)| (number, line.split('#').next().unwrap_or("").trim()));
     let parse = |(number, line): (usize, &str)| {
-        let wrong = |_| io::Error::new(io::ErrorKind::InvalidData, format!("{name}, line {number}: not an info-hash"));
-        line.parse().map_err(wrong)
+        line.parse().map_err(|_| io::Error::other(format!("{name}, line {number}: not an info-hash")))
     };
     lines.filter(|(_, line)| !line.is_empty()).map(parse).collect()
 }
@@ -104,6 +104,9 @@ mod tests {
         assert!(error.ends_with("deny, line 2: not an info-hash"), "{error}");
         fs::remove_file(&deny).unwrap();
         access.reload().unwrap_err();
+        fs::create_dir(&deny).unwrap();
+        let error = access.reload().unwrap_err();
+        assert!(error.kind() == io::ErrorKind::Other && error.to_string().contains("deny: "), "{error:?}");
         assert!(!access.allows(&hash(1)));
     }
 }

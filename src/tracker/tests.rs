@@ -100,7 +100,7 @@ fn clients_that_ask_for_dictionaries_get_them() {
     let tracker = Tracker::start(loopback()).unwrap();
     let (first, _) = announcer(&tracker, 1001, 5);
     await_leechers(&first, 1);
-    let query = format!("info_hash={}&peer_id={}&port=7&left=1", "%81".repeat(20), "x".repeat(20));
+    let query = format!("info_hash={}&peer_id={}&port=7&left=1&compact=0", "%81".repeat(20), "x".repeat(20));
     let reply =
         get(&tracker, format!("GET /announce?{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes());
     let reply = String::from_utf8_lossy(&reply);

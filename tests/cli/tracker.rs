@@ -61,6 +61,8 @@ fn what_a_tracker_cannot_do_is_said_before_it_listens() {
     fails(folder.path(), &["tracker", "--http", &addr, "--no-udp"], 1, "is a tracker running there already?");
     let free = ["tracker", "--http", "127.0.0.1:0", "--no-udp"];
     fails(folder.path(), &[&free[..], &["--allow", "gone"]].concat(), 5, "gone");
+    fs::create_dir(folder.path().join("lists")).unwrap();
+    fails(folder.path(), &[&free[..], &["--deny", "lists"]].concat(), 5, "lists");
     fs::write(folder.path().join("state"), "no state of a tracker").unwrap();
     fails(folder.path(), &[&free[..], &["--state", "state"]].concat(), 5, "state");
     fails(folder.path(), &[&free[..], &["--admin", &addr]].concat(), 1, &addr);

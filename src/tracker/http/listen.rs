@@ -17,10 +17,17 @@ pub(super) fn listen(addr: SocketAddr, threads: usize) -> io::Result<(SocketAddr
         listener.listen(BACKLOG)?;
         return Ok((local(&listener)?, vec![listener; threads]));
     }
-    // Sockets that share an address let any other program of the same user share it, too. This one does not, and so finds
-    // out whether it is free.
-    let addr = local(&bind(addr, false)?)?;
-    let listeners: Vec<_> = (0..threads).map(|_| bind(addr, true).map(Arc::new)).collect::<io::Result<_>>()?;
+    // Sockets that share an address let any other program of the same user share it, too. The first does not until it has the
+    // address, and so finds out whether it is free.
+    let first = bind(addr, false)?;
+    let addr = local(&first)?;
+    if threads > 1 {
+        share(&first, true)?;
+    }
+    let mut listeners = vec![Arc::new(first)];
+    for _ in 1..threads {
+        listeners.push(Arc::new(bind(addr, true)?));
+    }
     listeners.iter().try_for_each(|listener| listener.listen(BACKLOG))?;
     Ok((addr, listeners))
 }
@@ -48,10 +55,7 @@ pub(super) fn accept(listener: &Socket) -> io::Result<(TcpStream, SocketAddr)> {
 fn bind(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
-    #[cfg(target_os = "linux")]
-    socket.set_reuse_port(shared)?;
-    #[cfg(not(target_os = "linux"))]
-    let _ = shared;
+    share(&socket, shared)?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -60,6 +64,15 @@ fn bind(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     Ok(socket)
+}
+
+/// Whether other sockets may have the same address, which only Linux shares connections out for.
+fn share(socket: &Socket, shared: bool) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    socket.set_reuse_port(shared)?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = (socket, shared);
+    Ok(())
 }
 
 fn local(socket: &Socket) -> io::Result<SocketAddr> {
@@ -76,5 +89,17 @@ mod tests {
         assert_eq!(listen(addr, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(first);
         listen(addr, 2).unwrap();
+    }
+
+    #[test]
+    fn sockets_of_one_address_all_get_connections() {
+        let (addr, listeners) = listen(([127, 0, 0, 1], 0).into(), 2).unwrap();
+        let (mut clients, mut waiting) = (Vec::new(), vec![0, 1]);
+        // Which of them gets a connection is a hash of the client's port.
+        while !waiting.is_empty() {
+            clients.push(TcpStream::connect(addr).unwrap());
+            assert!(clients.len() < 200, "{waiting:?} got none");
+            waiting.retain(|&at: &usize| accept(&listeners[at]).is_err());
+        }
     }
 }

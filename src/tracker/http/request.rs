@@ -139,7 +139,8 @@ impl<'a> Head<'a> {
     fn announce(&self, wanted: impl FnOnce(Option<u64>) -> usize) -> Result<Query, RequestError> {
         let (mut info_hash, mut peer_id, mut port, mut left, mut asked) = (None, None, None, None, None);
         let (mut uploaded, mut downloaded, mut key, mut event) = (0, 0, 0, None);
-        let (mut compact, mut no_peer_id) = (false, false);
+        // Whoever does not say gets the short form, which is all that many clients read; BEP 23 suggests it.
+        let (mut compact, mut no_peer_id) = (true, false);
         let number = |digits, name| parse_number(digits).ok_or(RequestError::Parameter(name));
         for (name, value) in pairs(self.query) {
             match name {
@@ -149,7 +150,7 @@ impl<'a> Head<'a> {
                 b"left" => left = Some(number(value, "left")?),
                 b"uploaded" => uploaded = number(value, "uploaded")?,
                 b"downloaded" => downloaded = number(value, "downloaded")?,
-                b"compact" => compact = value == b"1",
+                b"compact" => compact = value != b"0",
                 b"no_peer_id" => no_peer_id = value == b"1",
                 b"key" => key = parse_key(value),
                 // Some clients send -1 for "as you like".
@@ -300,11 +301,19 @@ mod tests {
         assert_eq!((announce.left, announce.event, announce.wanted), (0, Some(Event::Completed), 3));
         assert_eq!((announce.uploaded, announce.downloaded, announce.key), (5, 6, 42));
         assert_eq!((form, announce.with_ids), (Form::Compact, false));
-        let (announce, form) = announced("numwant=1000000&no_peer_id=1");
+        let (announce, form) = announced("numwant=1000000&compact=0&no_peer_id=1");
         assert_eq!((announce.left, announce.wanted), (u64::MAX, 200));
         assert_eq!((form, announce.with_ids), (Form::Dictionaries, false));
-        assert!(announced("").0.with_ids);
+        assert!(announced("compact=0").0.with_ids);
         assert_eq!(announced("numwant=-1").0.wanted, 50);
+    }
+
+    #[test]
+    fn peers_are_compact_unless_the_client_wants_dictionaries() {
+        for (query, form) in [("", Form::Compact), ("compact=", Form::Compact), ("compact=0", Form::Dictionaries)] {
+            let (announce, given) = announced(query);
+            assert_eq!((given, announce.with_ids), (form, form == Form::Dictionaries), "{query}");
+        }
     }
 
     #[test]

@@ -22,7 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Torrents in the answer to a full scrape: more than any socket takes at once.
 const TORRENTS: u32 = 200_000;
 
-/// Answers with what the announce said: as many leechers as it has left, and its own address as a peer's.
+/// Bytes of an answer that no socket takes at once.
+const LARGE: usize = 14 << 20;
+
+/// Answers with what the announce said: as many leechers as it has left, and its own address as a peer's, behind as many bytes
+/// as it has uploaded.
 #[derive(Default)]
 struct Mirror {
     largest_batch: AtomicUsize,
@@ -48,6 +52,7 @@ impl Store for Arc<Mirror> {
         for (at, announce) in batch.iter().enumerate() {
             *scratch = Reply::default();
             scratch.counts.leechers = announce.left as u32;
+            scratch.v4.resize(announce.uploaded as usize, 0);
             let port = announce.addr.port().to_be_bytes();
             match announce.addr.ip() {
                 IpAddr::V4(ip) => scratch.v4.extend([&ip.octets()[..], &port].concat()),
@@ -183,6 +188,11 @@ impl Client {
 
 fn announce(hash: &str, port: u16, left: u64) -> String {
     format!("/announce?info_hash={}&peer_id={}&port={port}&left={left}&compact=1", hash.repeat(20), "p".repeat(20))
+}
+
+/// A request that is answered by more than [`LARGE`] bytes.
+fn large_announce() -> String {
+    format!("GET {}&uploaded={LARGE} HTTP/1.1\r\n\r\n", announce("a", 1, 1))
 }
 
 fn limits(change: impl FnOnce(&mut RequestLimits)) -> TrackerConfig {
@@ -340,6 +350,30 @@ fn a_full_scrape_is_served_where_it_is_allowed_and_only_then() {
 }
 
 #[test]
+fn large_answers_are_made_one_at_a_time() {
+    let server = Server::start(limits(|limits| limits.full_scrape = TORRENTS as usize));
+    let mut client = server.client();
+    client.say(&"GET /scrape HTTP/1.1\r\n\r\n".repeat(3));
+    server.await_count(Counter::Scrapes, 1);
+    for _ in 0..3 {
+        assert_eq!(client.hear().1.matches("8:complete").count(), TORRENTS as usize);
+    }
+    server.await_count(Counter::Scrapes, 3);
+}
+
+#[test]
+fn requests_that_came_before_the_end_are_answered() {
+    let server = Server::start(TrackerConfig::default());
+    let mut client = server.client();
+    client.say(&format!("GET {} HTTP/1.1\r\n\r\n", announce("a", 1, 1)).repeat(100));
+    client.0.shutdown(std::net::Shutdown::Write).unwrap();
+    for _ in 0..100 {
+        assert!(client.hear().1.starts_with("d8:complete"));
+    }
+    assert_eq!(client.await_end(), 0);
+}
+
+#[test]
 fn a_client_that_does_not_take_its_answer_is_cut_off() {
     let config = limits(|limits| {
         limits.full_scrape = TORRENTS as usize;
@@ -350,6 +384,38 @@ fn a_client_that_does_not_take_its_answer_is_cut_off() {
     client.say("GET /scrape HTTP/1.1\r\n\r\n");
     server.await_count(Counter::TooSlow, 1);
     assert!(client.await_end() < TORRENTS as usize * 50);
+}
+
+#[test]
+fn a_client_that_takes_its_answer_too_slowly_is_cut_off() {
+    let server = Server::start(limits(|limits| limits.request_time = Duration::from_millis(300)));
+    let (mut client, start) = (server.client(), Instant::now());
+    client.say(&large_announce());
+    let mut some = vec![0; 64 << 10];
+    // As much at a time as lets the server send more.
+    while server.service.statistics.get(Transport::Http, Counter::TooSlow) == 0 {
+        client.0.read_exact(&mut some).unwrap();
+        assert!(start.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(15));
+    }
+}
+
+#[test]
+fn those_who_hold_most_make_room_for_the_others() {
+    let server = Server::start(limits(|limits| limits.request_time = PATIENCE));
+    let mut others: Vec<_> = (0..8).map(|_| server.client()).collect();
+    others.iter_mut().for_each(|client| client.say("GET "));
+    let mut greedy: Vec<_> = (0..20).map(|_| server.client()).collect();
+    greedy.iter_mut().for_each(|client| client.say(&large_announce()));
+    let start = Instant::now();
+    while server.service.statistics.get(Transport::Http, Counter::Crowded) == 0 {
+        assert!(start.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+    for client in &mut others {
+        client.say(&format!("{} HTTP/1.1\r\n\r\n", announce("a", 1, 1)));
+        assert!(client.hear().1.starts_with("d8:complete"));
+    }
 }
 
 #[test]

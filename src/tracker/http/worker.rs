@@ -30,7 +30,7 @@ const ACCEPTS: usize = 128;
 const READ: usize = 16 << 10;
 
 /// Bytes that all connections of a thread may hold, of requests that have not come whole and of answers that have not gone.
-/// One that would hold more is closed.
+/// Beyond that, the ones that hold most are closed.
 const MOST_HELD: usize = 64 << 20;
 
 /// How often deadlines are looked at. Also the longest that a stop goes unnoticed on systems where the shutdown of a
@@ -57,6 +57,8 @@ pub(super) struct Worker {
     /// By their numbers, of which the free ones are in `free`.
     connections: Vec<Option<Connection>>,
     free: Vec<u32>,
+    /// Numbers that are free once the batch has been sent: it may have answers to those that had them.
+    left: Vec<u32>,
     /// Those with requests that have come and were too many to be answered at once.
     again: Vec<u32>,
     held: usize,
@@ -86,6 +88,7 @@ impl Worker {
             poller,
             connections: Vec::new(),
             free: Vec::new(),
+            left: Vec::new(),
             again: Vec::new(),
             held: 0,
             batch: Batch::default(),
@@ -120,7 +123,11 @@ impl Worker {
             self.answer(now);
             let waiting = std::mem::take(&mut self.again);
             for number in waiting {
-                self.take_requests(number, None, now);
+                // Another connection may have the number by now.
+                let connection = self.connections[number as usize].as_ref();
+                if connection.is_some_and(|connection| connection.more && !connection.is_sending()) {
+                    self.take_requests(number, None, now);
+                }
                 if self.batch.is_full() {
                     self.answer(now);
                 }
@@ -165,6 +172,9 @@ impl Worker {
                     let number = self.insert(Connection::new(socket, from, deadline, place));
                     // The request has often come with the connection, which may then end without the poller's hearing of it.
                     self.serve(number, now);
+                    if self.batch.is_full() {
+                        self.answer(now);
+                    }
                 }
                 Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
                 }
@@ -205,7 +215,18 @@ impl Worker {
     fn close(&mut self, number: u32) {
         if let Some(connection) = self.connections[number as usize].take() {
             self.held -= connection.held();
-            self.free.push(number);
+            self.left.push(number);
+        }
+    }
+
+    /// Closes the connections that hold most, until all together hold what they may.
+    fn make_room(&mut self) {
+        while self.held > MOST_HELD {
+            let connections = (0..).zip(&self.connections);
+            let held = connections.filter_map(|(number, connection)| Some((connection.as_ref()?.held(), number)));
+            let Some((_, number)) = held.max() else { return };
+            self.tally.count(Counter::Crowded);
+            self.close(number);
         }
     }
 
@@ -220,8 +241,13 @@ impl Worker {
             let before = connection.held();
             let sent = connection.resume();
             self.held = self.held + connection.held() - before;
-            self.go_on(number, sent, now);
-        } else {
+            if sent == Sent::All {
+                let limits = &self.service.config.limits;
+                connection.set_deadline(now, true, limits.request_time, limits.idle_time);
+            }
+            self.go_on(number, sent);
+        } else if !connection.more {
+            // Else what has come has its turn in this round, before more of it, or its end, is read.
             match connection.read(&mut self.input) {
                 Ok(Some(len)) => self.take_requests(number, Some(len), now),
                 Ok(None) => self.watch(number, Interest::Read),
@@ -241,7 +267,7 @@ impl Worker {
         let (mut begin, mut taken) = (0, 0);
         connection.more = false;
         while begin < len {
-            if taken == PIPELINE {
+            if taken == PIPELINE || taken > 0 && self.batch.is_full() {
                 connection.more = true;
                 break;
             }
@@ -273,10 +299,8 @@ impl Worker {
         connection.keep(if ends { &[] } else { &self.input[begin..len] });
         self.held = self.held + connection.held() - before;
         connection.set_deadline(now, taken > 0, limits.request_time, limits.idle_time);
-        if self.held > MOST_HELD && !connection.input.is_empty() {
-            self.tally.count(Counter::Crowded);
-            self.close(number);
-        } else if taken == 0 && !ends {
+        self.make_room();
+        if taken == 0 && !ends {
             self.watch(number, Interest::Read);
         }
     }
@@ -284,33 +308,33 @@ impl Worker {
     /// Has everything answered that was taken, and sends it.
     fn answer(&mut self, now: Instant) {
         self.batch.answer(&self.service, now);
-        if !self.batch.is_answered() {
-            return;
+        if self.batch.is_answered() {
+            let mut batch = std::mem::take(&mut self.batch);
+            let service = self.service.clone();
+            batch.send(&service, |number, bytes| {
+                let Some(connection) = &mut self.connections[number as usize] else { return };
+                let (before, was_sending) = (connection.held(), connection.is_sending());
+                let sent = connection.send(bytes);
+                self.held = self.held + connection.held() - before;
+                if sent == Sent::Part && !was_sending {
+                    // For all of it, however slowly it is taken.
+                    connection.deadline = now + service.config.limits.request_time;
+                }
+                self.go_on(number, sent);
+            });
+            self.batch = batch;
         }
-        let mut batch = std::mem::take(&mut self.batch);
-        let service = self.service.clone();
-        batch.send(&service, |number, bytes| {
-            let Some(connection) = &mut self.connections[number as usize] else { return };
-            let before = connection.held();
-            let sent = connection.send(bytes);
-            self.held = self.held + connection.held() - before;
-            self.go_on(number, sent, now);
-        });
-        self.batch = batch;
+        self.free.append(&mut self.left);
     }
 
     /// After something was sent.
-    fn go_on(&mut self, number: u32, sent: Sent, now: Instant) {
+    fn go_on(&mut self, number: u32, sent: Sent) {
         let Some(connection) = &mut self.connections[number as usize] else { return };
         match (sent, connection.stage) {
             (Sent::Gone, _) | (Sent::All, Stage::Last) => self.close(number),
-            (Sent::Part, _) if self.held > MOST_HELD => {
-                self.tally.count(Counter::Crowded);
-                self.close(number);
-            }
             (Sent::Part, _) => {
-                connection.deadline = now + self.service.config.limits.request_time;
                 self.watch(number, Interest::Write);
+                self.make_room();
             }
             (Sent::All, Stage::Refused) => {
                 connection.begin_to_drain();
