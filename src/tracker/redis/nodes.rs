@@ -194,7 +194,9 @@ impl Nodes {
                 if code == "ASK" {
                     return Some(Way::Asking(node));
                 }
-                self.shared.map.write().slots[usize::from(slot) % SLOTS] = node;
+                let old = std::mem::replace(&mut self.shared.map.write().slots[usize::from(slot) % SLOTS], node);
+                // Without the lock, for it may have been the last to have that server.
+                drop(old);
                 self.look();
                 Some(Way::Slot)
             }
@@ -309,8 +311,11 @@ impl Shared {
                 return None;
             }
         };
-        // Another thread may have been quicker.
-        Some(self.map.write().nodes.entry(name).or_insert(started).clone())
+        // Another thread may have been quicker. What this one started for nothing ends without the lock: its threads are
+        // joined, and they may be connecting.
+        let node = self.map.write().nodes.entry(name).or_insert_with(|| started.clone()).clone();
+        drop(started);
+        Some(node)
     }
 }
 
