@@ -31,7 +31,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -82,7 +82,8 @@ impl RedisStore {
     /// Does not wait for a connection: until there is one, the store is unavailable.
     pub(super) fn start(config: &RedisConfig) -> io::Result<Self> {
         let scripts = Scripts::new(config.expiry, config.peers_per_torrent);
-        let terms = Arc::new(Terms { scripts, timeout: config.timeout.max(Duration::from_millis(1)) });
+        let cluster = AtomicBool::new(config.place.cluster);
+        let terms = Arc::new(Terms { scripts, timeout: config.timeout.max(Duration::from_millis(1)), cluster });
         Ok(Self {
             nodes: Nodes::start(config, terms.clone())?,
             terms,
