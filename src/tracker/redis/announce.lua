@@ -120,13 +120,14 @@ if tidy then
   due = now + math.max(1, math.floor(EXPIRY / 16 * SWEEP / most))
 end
 
--- What is known of this peer, wherever it was.
-local was = before
+-- What is known of this peer, wherever it was. Another client that was at its address has gone, unless this one has.
+local same = before and sub(before, 2, 21) == sub(SAYS, 2, 21)
+local was = same and before
 local flags, place, named, created = 0, nil, nil, false
-if before and byte(before) == role and sub(before, 2, 25) == sub(SAYS, 2, 25) then
+if same and byte(before) == role and sub(before, 22, 25) == sub(SAYS, 22, 25) then
   place = sub(before, 46, 49)
 else
-  if before then strike(ADDR, own) end
+  if same or (before and role ~= STOPPED) then strike(ADDR, own) end
   local name = name(SAYS, own)
   local from = name and call('HGET', MEMBERS, name)
   if from and from ~= ADDR then
