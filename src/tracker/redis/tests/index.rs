@@ -23,6 +23,24 @@ fn all_swarms_are_told_with_their_sums() {
 }
 
 #[test]
+fn to_ask_for_the_sums_writes_nothing() {
+    let Some(server) = Server::start(&[]) else { return };
+    let store = store(&server.url());
+    ask(&store, &leecher(1)).unwrap();
+    let now = Instant::now();
+    store.totals(now).unwrap();
+    let changes = || {
+        let info = server.text("INFO persistence");
+        info.lines().find(|line| line.starts_with("rdb_changes_since_last_save:")).unwrap().to_owned()
+    };
+    let before = changes();
+    assert_eq!(store.totals(now).unwrap().torrents, 1);
+    assert_eq!(changes(), before);
+    ask(&store, &Announce { event: Some(Event::Stopped), ..leecher(1) }).unwrap();
+    assert_eq!(store.totals(now).unwrap(), Totals::default());
+}
+
+#[test]
 fn the_largest_swarms_are_told_with_clients_and_rates() {
     let Some(server) = Server::start(&[]) else { return };
     let store = store_with(&server.url(), |config| config.expiry = Duration::from_secs(16));
