@@ -96,6 +96,7 @@ fn completing_is_counted_once_and_stopping_ends_it() {
     let elsewhere = InfoHash::new([3; 20]);
     ask(&store, &Announce { info_hash: elsewhere, event: Some(Event::Stopped), ..seeder(1) }).unwrap();
     assert_eq!(sizes(&store, elsewhere), (0, 0, 0));
+    assert!(!store.due.lock().contains_key(&elsewhere), "nor does the index hear of it");
 }
 
 #[test]
@@ -177,10 +178,15 @@ fn many_that_expire_at_once_are_swept_by_and_by() {
     let store = store_with(&server.url(), |config| config.expiry = Duration::from_secs(2));
     let all: Vec<_> = (0..1000).map(|n| if n % 3 == 0 { seeder(n) } else { leecher(n) }).collect();
     store.announce(&all, Instant::now(), &mut Reply::default(), &mut |_, reply| assert!(reply.is_ok()));
+    let (mut left, mut most) = (1001, 0);
     until("they are struck off", || {
         let counts = ask(&store, &seeder(2000)).unwrap().counts;
+        let now = counts.seeders + counts.leechers;
+        most = most.max(left - now);
+        left = now;
         (counts.seeders, counts.leechers) == (1, 0)
     });
+    assert!(most > 250, "a crowd goes faster than others: {most} at a time");
 }
 
 #[test]
