@@ -85,7 +85,8 @@ pub struct MemoryConfig {
     pub peers: usize,
     /// The same for one torrent. Default: 1,000,000.
     pub peers_per_torrent: usize,
-    /// A peer that does not announce for this long has gone. Default: 45 min, half as much again as the usual interval.
+    /// A peer that does not announce for this long has gone; more than 12 h is taken for 12 h. Default: 45 min, half as much
+    /// again as the usual interval.
     pub expiry: Duration,
 }
 

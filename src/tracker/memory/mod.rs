@@ -38,8 +38,9 @@ const MAX_EXPIRY: Duration = Duration::from_secs(12 * 3600);
 /// The tick at which a store begins, so that what a saved state tells of earlier ones has a number.
 const FIRST_TICK: u32 = 1 << 20;
 
-/// Swarms that are looked at before the lock of their shard is given to whoever waits for it.
+/// Swarms that are looked at, and peers that are removed, before the lock of their shard is given to whoever waits for it.
 const TIDIED_AT_ONCE: usize = 64;
+const REMOVED_AT_ONCE: usize = 4096;
 
 /// Swarms in memory.
 #[derive(Debug)]
@@ -157,7 +158,7 @@ impl Store for Memory {
         let tick = self.tick(now);
         for shard in &self.shards {
             loop {
-                let (outcome, more) = shard.lock().expire(tick, TIDIED_AT_ONCE);
+                let (outcome, more) = shard.lock().expire(tick, TIDIED_AT_ONCE, REMOVED_AT_ONCE);
                 self.count(outcome);
                 if !more {
                     break;

@@ -158,16 +158,20 @@ impl<const N: usize> Roster<N> {
         shrink(&mut self.details);
     }
 
-    /// Removes who announced longer than `expiry` ticks ago. The longest time since, of those who stay.
-    pub(super) fn expire(&mut self, now: u16, expiry: u16, keyed: Keyed) -> Option<u16> {
+    /// Removes who announced longer than `expiry` ticks ago, at most `room`, which becomes as many fewer. The longest time
+    /// since, of those who stay: longer than `expiry` where there was no room for all.
+    pub(super) fn expire(&mut self, now: u16, expiry: u16, room: &mut usize, keyed: Keyed) -> Option<u16> {
         let mut oldest = None;
         // From behind, as removing fills the hole with those behind it, which have been looked at.
         for at in (0..self.len()).rev() {
             let age = now.wrapping_sub(self.places[at].seen);
-            if age > expiry {
-                self.remove(at, keyed);
-            } else {
+            if age <= expiry {
                 oldest = oldest.max(Some(age));
+            } else if *room > 0 {
+                self.remove(at, keyed);
+                *room -= 1;
+            } else {
+                return Some(age);
             }
         }
         oldest
@@ -212,9 +216,9 @@ impl<const N: usize> Roster<N> {
         }
     }
 
-    /// Some ids, at most `most`.
-    pub(super) fn ids(&self, most: usize) -> impl Iterator<Item = PeerId> {
-        self.details.iter().take(most).map(|detail| detail.id)
+    /// The ids of the first and of each that is `step` further.
+    pub(super) fn ids(&self, step: usize) -> impl Iterator<Item = PeerId> {
+        self.details.iter().step_by(step).map(|detail| detail.id)
     }
 
     /// Gives `amount` different places of `range`, in slices, and never that of the one that is `asking`.

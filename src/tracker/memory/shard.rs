@@ -139,18 +139,20 @@ impl Shard {
         self.count(Counts::default(), counts);
     }
 
-    /// Looks at no more than `most` swarms in which somebody may have expired. What has changed, and whether there is more to
-    /// look at.
-    pub(super) fn expire(&mut self, tick: u32, most: usize) -> (Outcome, bool) {
+    /// Looks at no more than `most` swarms in which somebody may have expired, and removes no more than `room` peers. What has
+    /// changed, and whether there is more to look at.
+    pub(super) fn expire(&mut self, tick: u32, most: usize, mut room: usize) -> (Outcome, bool) {
         let mut outcome = Outcome::default();
         for _ in 0..most {
             let Some(at) = self.wheel.due(tick) else { return (outcome, false) };
             let swarm = self.slots[at as usize].swarm.as_mut().expect("a slot that is listed has a swarm");
             let before = swarm.counts();
-            let oldest = swarm.expire(tick, self.expiry, self.keyed);
+            let oldest = swarm.expire(tick, self.expiry, &mut room, self.keyed);
             let after = swarm.counts();
             outcome.peers += self.count(before, after);
             match oldest {
+                // The swarm stays in the list, and is the next that is looked at.
+                Some(age) if age > self.expiry => break,
                 Some(age) => {
                     self.unlink(at);
                     self.link(at, tick + u32::from(self.expiry - age));

@@ -110,10 +110,11 @@ impl Swarm {
         noted
     }
 
-    /// Removes who announced longer than `expiry` ticks ago. The longest time since, of those who stay.
-    pub(super) fn expire(&mut self, tick: u32, expiry: u16, keyed: Keyed) -> Option<u16> {
-        let oldest = self.v4.expire(tick as u16, expiry, keyed);
-        let oldest = oldest.max(self.v6.as_mut().and_then(|v6| v6.expire(tick as u16, expiry, keyed)));
+    /// Removes who announced longer than `expiry` ticks ago, at most `room`, which becomes as many fewer. The longest time
+    /// since, of those who stay: longer than `expiry` where there was no room for all.
+    pub(super) fn expire(&mut self, tick: u32, expiry: u16, room: &mut usize, keyed: Keyed) -> Option<u16> {
+        let oldest = self.v4.expire(tick as u16, expiry, room, keyed);
+        let oldest = oldest.max(self.v6.as_mut().and_then(|v6| v6.expire(tick as u16, expiry, room, keyed)));
         self.drop_empty();
         oldest
     }
@@ -124,9 +125,10 @@ impl Swarm {
         ((rates.up * UNIT as f32) as u64, (rates.down * UNIT as f32) as u64)
     }
 
-    /// Some ids, at most `most`.
+    /// Some ids, at most `most`, of seeders and leechers as there are.
     pub(super) fn ids(&self, most: usize) -> impl Iterator<Item = PeerId> {
-        self.v4.ids(most).chain(self.v6.iter().flat_map(move |v6| v6.ids(most))).take(most)
+        let step = self.len().div_ceil(most).max(1);
+        self.v4.ids(step).chain(self.v6.iter().flat_map(move |v6| v6.ids(step))).take(most)
     }
 
     fn drop_empty(&mut self) {

@@ -178,6 +178,39 @@ fn a_silent_peer_expires() {
 }
 
 #[test]
+fn many_that_expire_together_are_removed_by_and_by() {
+    let (start, memory) = (Instant::now(), Memory::new(&config(), 1, Instant::now()));
+    let v6 = |number| SocketAddr::new(format!("2001:db8::{number}").parse().unwrap(), 6881);
+    for number in 1..=200 {
+        tell(&memory, announce(number, u64::from(number % 2), None), start);
+        tell(&memory, Announce { addr: v6(number), ..announce(number, 9, None) }, start);
+    }
+    let now = start + Duration::from_secs(2 * EXPIRY);
+    tell(&memory, announce(50, 9, None), now);
+    let remove = || {
+        let (outcome, more) = memory.shard(&TORRENT).lock().expire(memory.tick(now), 64, 150);
+        memory.count(outcome);
+        (outcome.peers, more)
+    };
+    assert_eq!([remove(), remove()], [(-150, true), (-150, true)]);
+    assert_eq!(remove(), (-99, false));
+    assert_eq!(scraped(&memory, now), counts(0, 1, 0));
+    memory.tidy(now + Duration::from_secs(2 * EXPIRY));
+    assert_eq!(memory.totals(now).unwrap().torrents, 0);
+}
+
+#[test]
+fn a_sample_of_ids_has_seeders_and_leechers_as_there_are() {
+    let (now, memory) = (Instant::now(), Memory::new(&config(), 1, Instant::now()));
+    (1..=400).for_each(|number| drop(tell(&memory, announce(number, u64::from(number % 4 == 0), None), now)));
+    let shard = memory.shard(&TORRENT).lock();
+    let ids: Vec<_> = shard.get(&TORRENT).unwrap().ids(40).collect();
+    let number = |id: &PeerId| u16::from_be_bytes([id.as_bytes()[0], id.as_bytes()[1]]);
+    assert_eq!((ids.len(), ids.iter().filter(|id| number(id) % 4 == 0).count()), (40, 10));
+    assert_eq!(shard.get(&TORRENT).unwrap().ids(1000).count(), 400);
+}
+
+#[test]
 fn what_is_full_answers_newcomers_and_keeps_whom_it_has() {
     let now = Instant::now();
     let check = |config: MemoryConfig| {

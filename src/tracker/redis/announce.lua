@@ -13,7 +13,7 @@
 -- of what follows: addresses by IPv4 and by IPv6, 2 bytes each; and their ids.
 local call, byte, sub, pack, unpack_bytes = redis.call, string.byte, string.sub, struct.pack, struct.unpack
 local MEMBERS, SAYS, ADDR = KEYS[1], ARGV[1], ARGV[2]
-local SEEDER, STOPPED, SWEEP = 115, 120, 250
+local SEEDER, STOPPED, SWEEP, SWEEPS = 115, 120, 250, 4
 local wanted, random, options = unpack_bytes('>I2I4B', ARGV[3])
 local role = byte(SAYS)
 local own = #ADDR == 6 and 2 or 3
@@ -90,10 +90,11 @@ local function split(list, family)
   return addrs
 end
 
--- Strikes some of the expired of a roster. False where the keys have come apart, as when Redis evicts them.
+-- Strikes some of the expired of a roster. Whether the keys fit together, which they do not when Redis has evicted some; and
+-- whether most that were looked at had expired.
 local function sweep(family)
   local all = seeders[family] + leechers[family]
-  if all == 0 then return true end
+  if all == 0 then return true, false end
   local from, gone = cursor[family] < all and cursor[family] or 0, {}
   local count = math.min(SWEEP, all - from)
   local addrs = split(call('GETRANGE', KEYS[family], from * length(family), (from + count) * length(family) - 1), family)
@@ -104,29 +105,39 @@ local function sweep(family)
   end
   for _, addr in ipairs(gone) do strike(addr, family) end
   cursor[family] = from + count < all and from + count - #gone or 0
-  return true
+  return true, #gone * 2 > count
 end
 
 local function sizes() return seeders[2] + seeders[3], leechers[2] + leechers[3] end
 
 local tidy = now >= due
 if tidy then
-  if not (sweep(2) and sweep(3)) then
+  local whole, crowd = true, false
+  for family = 2, 3 do
+    local more = true
+    for _ = 1, SWEEPS do
+      if whole and more then whole, more = sweep(family) end
+    end
+    -- Many have left together.
+    crowd = crowd or more
+  end
+  if not whole then
     call('DEL', unpack(KEYS))
     seeders, leechers = {0, 0, 0}, {0, 0, 0}
   end
   before = call('HGET', MEMBERS, ADDR)
   local most = math.max(SWEEP, seeders[2] + leechers[2], seeders[3] + leechers[3])
-  due = now + math.max(1, math.floor(EXPIRY / 16 * SWEEP / most))
+  due = now + (crowd and 1 or math.max(1, math.floor(EXPIRY / 16 * SWEEP / most)))
 end
 
--- What is known of this peer, wherever it was.
-local was = before
+-- What is known of this peer, wherever it was. Another client that was at its address has gone, unless this one has.
+local same = before and sub(before, 2, 21) == sub(SAYS, 2, 21)
+local was = same and before
 local flags, place, named, created = 0, nil, nil, false
-if before and byte(before) == role and sub(before, 2, 25) == sub(SAYS, 2, 25) then
+if same and byte(before) == role and sub(before, 22, 25) == sub(SAYS, 22, 25) then
   place = sub(before, 46, 49)
 else
-  if before then strike(ADDR, own) end
+  if same or (before and role ~= STOPPED) then strike(ADDR, own) end
   local name = name(SAYS, own)
   local from = name and call('HGET', MEMBERS, name)
   if from and from ~= ADDR then
@@ -145,7 +156,7 @@ else
 end
 
 local all_seeders, all_leechers = sizes()
-if tidy or (was and all_seeders + all_leechers == 0) then flags = flags + 1 end
+if (tidy and (swarm or place)) or (was and all_seeders + all_leechers == 0) then flags = flags + 1 end
 if swarm or place then
   if seen < now then
     local fade = math.exp((seen - now) / EXPIRY)

@@ -11,6 +11,7 @@ local SEEN, SIZES, COUNTS = KEYS[1], KEYS[2], KEYS[3]
 local now = tonumber(call('TIME')[1])
 local sums = call('HMGET', COUNTS, 's', 'l')
 local seeders, leechers = tonumber(sums[1] or 0), tonumber(sums[2] or 0)
+local changed = false
 
 local function strike(hash)
   local counts = call('HGET', COUNTS, hash)
@@ -19,8 +20,7 @@ local function strike(hash)
     seeders, leechers = seeders - s, leechers - l
     call('HDEL', COUNTS, hash)
   end
-  call('ZREM', SEEN, hash)
-  call('ZREM', SIZES, hash)
+  if call('ZREM', SEEN, hash) + call('ZREM', SIZES, hash) > 0 or counts then changed = true end
 end
 
 for _, hash in ipairs(call('ZRANGE', SEEN, '-inf', now - LIFE, 'BYSCORE', 'LIMIT', 0, 500)) do strike(hash) end
@@ -29,17 +29,18 @@ for n = 1, #ARGV, 2 do
   local s, l = struct.unpack('>I4I4', counts)
   strike(hash)
   if s + l > 0 and call('ZCARD', SEEN) < ROOM then
-    seeders, leechers = seeders + s, leechers + l
+    seeders, leechers, changed = seeders + s, leechers + l, true
     call('ZADD', SEEN, now, hash)
     call('ZADD', SIZES, s + l, hash)
     call('HSET', COUNTS, hash, counts)
   end
 end
 local swarms = call('ZCARD', SEEN)
-if swarms > 0 then
+-- Whoever asks for the sums alone has nothing written.
+if changed and swarms > 0 then
   call('HSET', COUNTS, 's', seeders, 'l', leechers)
   for key = 1, 3 do call('EXPIRE', KEYS[key], LIFE) end
-else
+elseif changed then
   call('DEL', unpack(KEYS))
 end
 return struct.pack('>I8I8I8', swarms, seeders, leechers)

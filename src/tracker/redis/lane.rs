@@ -3,7 +3,8 @@
 //!
 //! It owns the connection: it makes a new one when that is lost, at once the first time, so that who waits does not notice,
 //! and then ever more seldom. While there is none it keeps nobody waiting. It knows no swarms and refuses to decide what an
-//! error of the server means, with one exception: a script that the server has forgotten is loaded again.
+//! error of the server means, with two exceptions: a script that the server has forgotten is loaded again, and one that may
+//! only be read is looked for again, as another may have its name by now.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,9 @@ const PIPELINE: usize = 256;
 /// How long to wait before another try to connect, at first and at most.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// From this age on a connection to a server that may only be read is given up.
+const READ_ONLY_FOR: Duration = Duration::from_secs(1);
 
 /// TLS needs some of it.
 const STACK: usize = 512 * 1024;
@@ -52,6 +56,8 @@ pub(super) struct Parcel {
 pub(super) struct Terms {
     pub(super) scripts: Scripts,
     pub(super) timeout: Duration,
+    /// Whether the servers are of a cluster: said so, or found out. A flag and nothing else.
+    pub(super) cluster: AtomicBool,
 }
 
 /// The handle. Dropping it ends the thread, which may take as long as an answer.
@@ -70,7 +76,8 @@ impl Lane {
             ConnectionAddr::Tcp(_, port) | ConnectionAddr::TcpTls { port, .. } => format!("redis-{port}-{number}"),
             _ => format!("redis-{number}"),
         };
-        let runner = Runner { info, terms, parcels, up: up.clone(), wait: FIRST_WAIT, quiet: false };
+        let runner =
+            Runner { info, terms, parcels, up: up.clone(), opened: Instant::now(), wait: FIRST_WAIT, quiet: false };
         let thread = thread::Builder::new().name(name).stack_size(STACK).spawn(move || runner.run())?;
         Ok(Self { parcels: Some(sender), up, thread: Some(thread) })
     }
@@ -104,6 +111,8 @@ struct Runner {
     terms: Arc<Terms>,
     parcels: Receiver<Parcel>,
     up: Arc<AtomicBool>,
+    /// When the connection was made.
+    opened: Instant,
     /// Before the next try.
     wait: Duration,
     /// It has been said that there is no connection.
@@ -146,8 +155,16 @@ impl Runner {
                     }
                 }
             }
+            if answers.as_ref().is_ok_and(|answers| answers.iter().any(is_read_only)) && self.may_be_elsewhere() {
+                connection = None;
+            }
             deliver(load, answers);
         }
+    }
+
+    /// Whether it may help to connect again to a server that may only be read. In a cluster the map says who may be written.
+    fn may_be_elsewhere(&self) -> bool {
+        !self.terms.cluster.load(Ordering::Relaxed) && self.opened.elapsed() >= READ_ONLY_FOR
     }
 
     fn connect(&mut self) -> Option<Connection> {
@@ -165,6 +182,7 @@ impl Runner {
                     log::info!("redis: {} is there", self.info.addr());
                 }
                 self.up.store(true, Ordering::Relaxed);
+                self.opened = Instant::now();
                 (self.wait, self.quiet) = (FIRST_WAIT, false);
                 Some(connection)
             }
@@ -238,6 +256,12 @@ impl Parcel {
 /// Whether a server refused a command with this code.
 pub(super) fn is_error(answer: &Value, code: &str) -> bool {
     matches!(answer, Value::ServerError(error) if error.code() == code)
+}
+
+/// Whether a server has refused to write because it is a replica. Redis 6.2 says so of a script in the text alone.
+fn is_read_only(answer: &Value) -> bool {
+    let Value::ServerError(error) = answer else { return false };
+    error.code() == "READONLY" || error.details().is_some_and(|details| details.contains("-READONLY "))
 }
 
 /// Where the commands of all parcels end.

@@ -7,8 +7,10 @@
 //!
 //! A swarm is three keys, in one slot of a cluster: a hash of its peers and, for each family of addresses, a string of these
 //! that is copied into replies by the piece, from a random place on. The scripts themselves say more. Every key expires when
-//! nobody announces. In a swarm that goes on, silent peers are struck off within a sixteenth of the time that peers are given;
-//! of more than 40,000 peers 250 a second are looked at. With their swarm go its downloads.
+//! nobody announces. In a swarm that goes on, silent peers are struck off as others announce, 250 of a family at a time and at
+//! most once a second: within a sixteenth of the time that peers are given where announces come that often and there are no
+//! more than 40,000 peers. While most of those who are looked at have gone, as when a crowd leaves, it is 1000 at a time. With
+//! their swarm go its downloads.
 //!
 //! Which swarms there are is kept in an index of 16 parts, of at most 65,536 swarms each, which is told of a swarm when it
 //! comes or ends and each time that it is swept. So [`all`](Store::all), [`totals`](Store::totals) and the choice of the
@@ -31,7 +33,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -82,7 +84,8 @@ impl RedisStore {
     /// Does not wait for a connection: until there is one, the store is unavailable.
     pub(super) fn start(config: &RedisConfig) -> io::Result<Self> {
         let scripts = Scripts::new(config.expiry, config.peers_per_torrent);
-        let terms = Arc::new(Terms { scripts, timeout: config.timeout.max(Duration::from_millis(1)) });
+        let cluster = AtomicBool::new(config.place.cluster);
+        let terms = Arc::new(Terms { scripts, timeout: config.timeout.max(Duration::from_millis(1)), cluster });
         Ok(Self {
             nodes: Nodes::start(config, terms.clone())?,
             terms,

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -49,8 +49,6 @@ struct Shared {
     connections: usize,
     /// Servers as they were named.
     seeds: Vec<ConnectionInfo>,
-    /// Whether they are of a cluster: said so, or found out.
-    cluster: AtomicBool,
     /// Protects the map; read for each batch, written when it has changed. Not held while anything is waited for.
     map: RwLock<Map>,
 }
@@ -95,8 +93,7 @@ impl Nodes {
         let first = Arc::new(Node::start(seeds[0].clone(), connections, &terms)?);
         let nodes = HashMap::from([(first.info.addr().to_string(), first.clone())]);
         let map = RwLock::new(Map { nodes, slots: vec![first; SLOTS] });
-        let cluster = AtomicBool::new(config.place.cluster);
-        let shared = Arc::new(Shared { terms, connections, seeds, cluster, map });
+        let shared = Arc::new(Shared { terms, connections, seeds, map });
         let (look, looks) = bounded(1);
         let run = {
             let shared = shared.clone();
@@ -187,14 +184,16 @@ impl Nodes {
         match error.code() {
             "TRYAGAIN" => Some(Way::Slot),
             code @ ("MOVED" | "ASK") => {
-                self.shared.cluster.store(true, Ordering::Relaxed);
+                self.shared.terms.cluster.store(true, Ordering::Relaxed);
                 // `SLOT HOST:PORT`, without the host where it is the same.
                 let (host, port) = error.details()?.split_once(' ')?.1.rsplit_once(':')?;
                 let node = self.shared.node(asked.info.addr(), host, port.parse().ok()?)?;
                 if code == "ASK" {
                     return Some(Way::Asking(node));
                 }
-                self.shared.map.write().slots[usize::from(slot) % SLOTS] = node;
+                let old = std::mem::replace(&mut self.shared.map.write().slots[usize::from(slot) % SLOTS], node);
+                // Without the lock, for it may have been the last to have that server.
+                drop(old);
                 self.look();
                 Some(Way::Slot)
             }
@@ -215,7 +214,7 @@ impl Nodes {
     }
 
     fn look_if_cluster(&self) {
-        if self.shared.cluster.load(Ordering::Relaxed) {
+        if self.shared.terms.cluster.load(Ordering::Relaxed) {
             self.look();
         }
     }
@@ -309,8 +308,11 @@ impl Shared {
                 return None;
             }
         };
-        // Another thread may have been quicker.
-        Some(self.map.write().nodes.entry(name).or_insert(started).clone())
+        // Another thread may have been quicker. What this one started for nothing ends without the lock: its threads are
+        // joined, and they may be connecting.
+        let node = self.map.write().nodes.entry(name).or_insert_with(|| started.clone()).clone();
+        drop(started);
+        Some(node)
     }
 }
 

@@ -23,6 +23,41 @@ fn all_swarms_are_told_with_their_sums() {
 }
 
 #[test]
+fn to_ask_for_the_sums_writes_nothing() {
+    let Some(server) = Server::start(&[]) else { return };
+    let store = store(&server.url());
+    ask(&store, &leecher(1)).unwrap();
+    let now = Instant::now();
+    store.totals(now).unwrap();
+    let changes = || {
+        let info = server.text("INFO persistence");
+        info.lines().find(|line| line.starts_with("rdb_changes_since_last_save:")).unwrap().to_owned()
+    };
+    let before = changes();
+    assert_eq!(store.totals(now).unwrap().torrents, 1);
+    assert_eq!(changes(), before);
+    ask(&store, &Announce { event: Some(Event::Stopped), ..leecher(1) }).unwrap();
+    assert_eq!(store.totals(now).unwrap(), Totals::default());
+}
+
+#[test]
+fn clients_are_told_of_seeders_and_leechers_as_there_are() {
+    let Some(server) = Server::start(&[]) else { return };
+    let store = store(&server.url());
+    let mut batch: Vec<_> = (0..1000).map(seeder).collect();
+    let mut id = *b"-qB5010-\0\0\0\0\0\0\0\0\0\0\0\0";
+    batch.extend((1000..2000u32).map(|number| {
+        id[16..].copy_from_slice(&number.to_be_bytes());
+        Announce { peer_id: PeerId::new(id), ..leecher(number) }
+    }));
+    store.announce(&batch, Instant::now(), &mut Reply::default(), &mut |_, reply| assert!(reply.is_ok()));
+    // The index knows that it is there.
+    let health = store.health(1, Instant::now()).unwrap();
+    let clients = ["Transmission 4.0.5", "qBittorrent 5.0.1"].map(|name| (name.to_owned(), 1000));
+    assert_eq!(health[0].clients, clients);
+}
+
+#[test]
 fn the_largest_swarms_are_told_with_clients_and_rates() {
     let Some(server) = Server::start(&[]) else { return };
     let store = store_with(&server.url(), |config| config.expiry = Duration::from_secs(16));

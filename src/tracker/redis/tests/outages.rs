@@ -125,6 +125,25 @@ fn a_redis_that_hangs_is_not_waited_for() {
 }
 
 #[test]
+fn a_name_that_goes_to_another_server_is_followed_when_the_old_one_may_only_be_read() {
+    let (Some(old), Some(new)) = (Server::start(&[]), Server::start(&[])) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let name = folder.path().join("redis");
+    std::os::unix::fs::symlink(old.socket(), &name).unwrap();
+    let store = store(&format!("redis+unix://{}", name.display()));
+    ask(&store, &Announce { event: Some(Event::Completed), ..seeder(1) }).unwrap();
+    std::fs::remove_file(&name).unwrap();
+    std::os::unix::fs::symlink(new.socket(), &name).unwrap();
+    // It lives on, as a replica.
+    old.text(&format!("REPLICAOF 127.0.0.1 {}", new.port));
+    until("the new one is written", || {
+        let _ = ask(&store, &Announce { event: Some(Event::Completed), ..seeder(1) });
+        has(&new, &seeder(1))
+    });
+    until("all connections go there", || ask(&store, &seeder(1)).is_ok_and(|reply| reply.again.is_none()));
+}
+
+#[test]
 fn a_password_is_needed_and_not_told() {
     let Some(server) = Server::start(&["--requirepass", "sesame"]) else { return };
     let without = store(&server.url());

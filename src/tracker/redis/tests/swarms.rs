@@ -96,6 +96,24 @@ fn completing_is_counted_once_and_stopping_ends_it() {
     let elsewhere = InfoHash::new([3; 20]);
     ask(&store, &Announce { info_hash: elsewhere, event: Some(Event::Stopped), ..seeder(1) }).unwrap();
     assert_eq!(sizes(&store, elsewhere), (0, 0, 0));
+    assert!(!store.due.lock().contains_key(&elsewhere), "nor does the index hear of it");
+}
+
+#[test]
+fn another_client_at_an_endpoint_takes_the_place_of_the_one_that_was_there_and_nothing_else() {
+    let Some(server) = Server::start(&[]) else { return };
+    let store = store(&server.url());
+    let other = Announce { addr: seeder(1).addr, downloaded: 1 << 40, ..seeder(2) };
+    ask(&store, &seeder(1)).unwrap();
+    // The seeder that was there has not completed it.
+    ask(&store, &Announce { event: Some(Event::Completed), ..other }).unwrap();
+    assert_eq!(sizes(&store, TORRENT), (1, 0, 1));
+    assert_eq!(store.health(1, Instant::now()).unwrap()[0].down_rate, 0);
+    // The one that was there has nothing to say there any more.
+    ask(&store, &Announce { event: Some(Event::Stopped), ..seeder(1) }).unwrap();
+    assert_eq!(sizes(&store, TORRENT), (1, 0, 1));
+    ask(&store, &Announce { event: Some(Event::Stopped), ..other }).unwrap();
+    assert_eq!(sizes(&store, TORRENT), (0, 0, 1));
 }
 
 #[test]
@@ -160,10 +178,15 @@ fn many_that_expire_at_once_are_swept_by_and_by() {
     let store = store_with(&server.url(), |config| config.expiry = Duration::from_secs(2));
     let all: Vec<_> = (0..1000).map(|n| if n % 3 == 0 { seeder(n) } else { leecher(n) }).collect();
     store.announce(&all, Instant::now(), &mut Reply::default(), &mut |_, reply| assert!(reply.is_ok()));
+    let (mut left, mut most) = (1001, 0);
     until("they are struck off", || {
         let counts = ask(&store, &seeder(2000)).unwrap().counts;
+        let now = counts.seeders + counts.leechers;
+        most = most.max(left - now);
+        left = now;
         (counts.seeders, counts.leechers) == (1, 0)
     });
+    assert!(most > 250, "a crowd goes faster than others: {most} at a time");
 }
 
 #[test]
@@ -192,9 +215,13 @@ impl Model {
             *addr != announce.addr && known && addr.is_ipv4() == announce.addr.is_ipv4()
         };
         let from = self.peers.iter().find(|(addr, peer)| elsewhere(addr, peer)).map(|(addr, _)| *addr);
-        let here = self.peers.remove(&announce.addr);
+        let same = self.peers.get(&announce.addr).copied().filter(|peer| peer.peer_id == announce.peer_id);
+        // Who stops has nothing to say of another that is there.
+        if same.is_some() || announce.event != Some(Event::Stopped) {
+            self.peers.remove(&announce.addr);
+        }
         let there = from.and_then(|addr| self.peers.remove(&addr));
-        let was = here.or(there);
+        let was = same.or(there);
         if announce.event == Some(Event::Completed) && was.is_none_or(|was| was.left > 0) {
             self.downloaded += 1;
         }
