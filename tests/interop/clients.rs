@@ -88,7 +88,7 @@ pub(crate) fn aria2_with(job: &Job<'_>, seed: bool, port: u16, more: &[&str]) ->
     Process::start(command.args(more).arg(job.torrent))
 }
 
-/// transmission-cli, which goes on seeding until it is killed, with encryption tolerated (-et), preferred (-ep) or required
+/// transmission-cli, which has or downloads everything and goes on seeding until it is killed, with encryption tolerated (-et), preferred (-ep) or required
 /// (-er).
 pub(crate) fn transmission(job: &Job<'_>, port: u16, config: &Path, encryption: &str) -> Process {
     let number = ["-et", "-ep", "-er"].iter().position(|option| *option == encryption);
@@ -98,7 +98,7 @@ pub(crate) fn transmission(job: &Job<'_>, port: u16, config: &Path, encryption: 
     });
     std::fs::write(config.join("settings.json"), settings.to_string()).unwrap();
     let mut command = Command::new("transmission-cli");
-    command.args([encryption, "-M", "-v", "-p", &port.to_string()]).arg("-g").arg(config).arg("-w").arg(job.dir);
+    command.args([encryption, "-M", "-p", &port.to_string()]).arg("-g").arg(config).arg("-w").arg(job.dir);
     Process::start(command.arg(job.torrent))
 }
 
