@@ -103,12 +103,13 @@ fn a_download_that_is_stopped_leaves_a_page_too() {
     let (_session, _torrent, addr) = seeder(&payload, Some(1 << 20));
     let dir = payload.empty_folder("stopped");
     let file = dir.join("trace.html");
-    // What was there is replaced, by the whole page or not at all.
-    fs::write(&file, "old").unwrap();
+    // An earlier page is replaced, by the whole new one or not at all.
+    let old = "<!DOCTYPE html>old";
+    fs::write(&file, old).unwrap();
     let options = [OsStr::new("--trace"), file.as_os_str(), OsStr::new("--limit-down"), OsStr::new("2MiB")];
     let mut get = Ropewalk::get_with(&payload, &dir, addr, &options);
     get.wait_until("pieces", |event| event["event"] == "progress" && event["pieces"].as_u64() > Some(0));
-    assert_eq!(fs::read_to_string(&file).unwrap(), "old");
+    assert_eq!(fs::read_to_string(&file).unwrap(), old);
     let said = get.interrupt();
     assert_eq!(said.code, Some(3), "{}", said.said);
     let data = data(&fs::read_to_string(&file).unwrap());
