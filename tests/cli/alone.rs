@@ -106,6 +106,7 @@ fn what_matters_of_a_search_fits_a_terminal_of_80_columns() {
     assert!(said.contains("looking for metadata; 1 address known: refusing connections"), "{said}");
 }
 
+#[cfg(feature = "upnp")]
 #[test]
 fn a_port_that_no_gateway_can_help_is_told_of_at_once() {
     let folder = album();
