@@ -56,6 +56,7 @@ impl Owner {
                 };
                 self.reopen();
             }
+            Command::Peers(answer) => drop(answer.try_send(self.peer_stats(Instant::now()))),
             Command::Survey(answer) => drop(answer.try_send(self.survey())),
             Command::Priority(file, priority) => self.set_priority(file, priority),
             Command::Order(order) => self.picker.set_mode(mode(order)),

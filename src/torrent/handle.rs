@@ -341,15 +341,12 @@ impl Torrent {
         self.shared.snapshot().stats.state.clone()
     }
 
-    /// Its connected peers, at most a fraction of a second old; their payload is as it is now. Never waits for the network.
+    /// Its connected peers as they are now; none once it has ended. Waits for the torrent's owner, who waits for nobody: a
+    /// moment at most. Costs something for each peer, and nothing while nobody asks.
     pub fn peers(&self) -> Vec<PeerStats> {
-        let now = |(stats, traffic): &(PeerStats, Arc<Traffic>)| PeerStats {
-            downloaded: Traffic::read(&traffic.down),
-            uploaded: Traffic::read(&traffic.up),
-            wasted: Traffic::read(&traffic.wasted),
-            ..stats.clone()
-        };
-        self.shared.snapshot().peers.iter().map(now).collect()
+        let (sender, answer) = bounded(1);
+        let asked = self.shared.command(Command::Peers(sender)).is_ok();
+        if asked { answer.recv().unwrap_or_default() } else { Vec::new() }
     }
 
     /// Where the time of this download went so far, and what could be done about it. Peers that are gone are in the sums.

@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Announce,
     /// The session's filter is another one.
     Filter,
+    /// Who is connected; the answer goes into the channel.
+    Peers(crossbeam_channel::Sender<Vec<super::PeerStats>>),
     /// What the swarm looks like from here; the answer goes into the channel.
     Survey(crossbeam_channel::Sender<super::Survey>),
 }

@@ -244,6 +244,11 @@ impl Search {
                 let blocked = self.candidates.values().filter(|candidate| self.book.is_blocked(candidate.addr));
                 blocked.for_each(|candidate| candidate.closer.close());
             }
+            Command::Peers(answer) => {
+                let connected = self.candidates.values().filter(|candidate| candidate.since.is_some());
+                let peers = connected.map(|it| PeerStats::of_candidate(it.addr, it.incoming)).collect();
+                answer.try_send(peers).ok();
+            }
             Command::Survey(answer) => {
                 let survey = Survey { known: self.book.count_by_source(), ..Survey::default() };
                 answer.try_send(survey).ok();
@@ -630,8 +635,6 @@ impl Search {
             ..Stats::default()
         };
         let trackers = self.announcer.as_ref().map_or_else(Vec::new, Announcer::snapshot);
-        let peers = self.candidates.values().filter(|candidate| candidate.since.is_some());
-        let peers = peers.map(|it| (PeerStats::of_candidate(it.addr, it.incoming), Arc::default())).collect();
-        self.shared.publish(Snapshot { stats, peers, trackers, priorities: Vec::new() });
+        self.shared.publish(Snapshot { stats, trackers, priorities: Vec::new() });
     }
 }

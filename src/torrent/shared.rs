@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::explain::Ledger;
-use super::handle::{Ended, Event, PeerStats, State, Stats};
+use super::handle::{Ended, Event, State, Stats};
 use super::inbox::{Command, Inbox};
 use crate::bits::Bits;
 use crate::config::Priority;
@@ -53,12 +53,10 @@ pub(crate) struct Shared {
     pub(crate) stopping: AtomicBool,
 }
 
-/// All that can be seen of a torrent at one moment.
+/// What can be seen of a torrent at one moment without asking its owner.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) stats: Stats,
-    /// The peers, and their counters as they are now.
-    pub(crate) peers: Vec<(PeerStats, Arc<Traffic>)>,
     pub(crate) trackers: Vec<TrackerStatus>,
     pub(crate) priorities: Vec<Priority>,
 }

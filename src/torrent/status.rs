@@ -1,16 +1,16 @@
 //! The owner's clock: ticks, timeouts, and the snapshot that everybody looks at.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::dht::DhtPart;
 use super::handle::{PeerStats, Stats, Transport};
+use super::peers::Peer;
 use super::shared::Snapshot;
 use super::store::{Job, Moment, Totals};
 use super::{Owner, Phase, State, announce};
 use crate::config::Priority;
-use crate::peer::{Activity, PeerKey, Traffic};
+use crate::peer::{Activity, Traffic};
 
 /// How often chokes are decided (BEP 3).
 pub(super) const ROUND: Duration = Duration::from_secs(10);
@@ -132,14 +132,8 @@ impl Owner {
     pub(super) fn publish(&mut self) {
         let now = Instant::now();
         let stats = self.stats(now);
-        let peers = self.peers.keys().map(|key| self.peer_stats(*key, now)).collect::<Option<Vec<_>>>();
         let trackers = self.announcer.as_ref().map_or_else(Vec::new, |announcer| announcer.snapshot());
-        self.shared.publish(Snapshot {
-            stats,
-            peers: peers.unwrap_or_default(),
-            trackers,
-            priorities: self.priorities.clone(),
-        });
+        self.shared.publish(Snapshot { stats, trackers, priorities: self.priorities.clone() });
     }
 
     fn state(&self) -> State {
@@ -206,13 +200,17 @@ impl Owner {
         });
     }
 
-    fn peer_stats(&self, key: PeerKey, now: Instant) -> Option<(PeerStats, Arc<Traffic>)> {
-        let peer = self.peers.get(&key)?;
+    /// Who is connected. Made for who asks alone: it allocates for every peer and looks each up in the address book.
+    pub(super) fn peer_stats(&self, now: Instant) -> Vec<PeerStats> {
+        self.peers.values().map(|peer| self.stats_of(peer, now)).collect()
+    }
+
+    fn stats_of(&self, peer: &Peer, now: Instant) -> PeerStats {
         let (outstanding, snubbed) = {
             let pipeline = peer.link.pipeline.lock();
             (pipeline.outstanding() as u32, pipeline.window.is_snubbed())
         };
-        let stats = PeerStats {
+        PeerStats {
             addr: peer.link.addr,
             client: peer.client.clone(),
             incoming: peer.link.incoming,
@@ -233,7 +231,6 @@ impl Owner {
             snubbed,
             outstanding,
             standing: peer.standing,
-        };
-        Some((stats, Arc::clone(&peer.link.traffic)))
+        }
     }
 }
