@@ -9,7 +9,7 @@ use clap::Parser;
 #[derive(Parser, Clone)]
 #[command(about = "The tracker under load")]
 pub(crate) struct Args {
-    /// The sizes that are worth publishing: 1,000,000 peers, 9,000 idle connections, 10 s for each measurement.
+    /// The sizes that are worth publishing: 1,000,000 peers, 10,000 idle connections, 10 s for each measurement.
     #[arg(long)]
     full: bool,
     /// Seconds that each measurement takes.
@@ -71,7 +71,7 @@ impl Args {
     }
 
     pub(crate) fn idle(&self) -> usize {
-        if self.full { 9_000 } else { 500 }
+        if self.full { 10_000 } else { 500 }
     }
 
     pub(crate) fn seconds(&self) -> Duration {

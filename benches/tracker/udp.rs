@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// An announce that is older than this is lost.
 const LOST: Duration = Duration::from_millis(200);
 
+/// How often a paced generator looks for answers: their times are up to so much too long.
+const LOOK: Duration = Duration::from_micros(100);
+
 /// A connection id is asked for again before a minute is over.
 const RECONNECT: Duration = Duration::from_secs(45);
 
@@ -165,18 +168,21 @@ impl Load {
         self.end(count, start.elapsed())
     }
 
-    /// So many announces a second, whether they are answered or not.
+    /// So many announces a second, whether they are answered or not. Sleeps in between, so that the tracker has the
+    /// processor that it needs: a generator that spins has one core for itself.
     pub(crate) fn pace(&mut self, rate: f64, time: Duration) -> anyhow::Result<Outcome> {
         let start = Instant::now();
         let (mut count, mut sent) = (Count::default(), 0_u64);
         while start.elapsed() < time {
-            let due = start + Duration::from_secs_f64(sent as f64 / rate);
-            if Instant::now() >= due && self.under_way < SLOTS {
+            let due = |sent: u64| start + Duration::from_secs_f64(sent as f64 / rate);
+            while due(sent) <= Instant::now() && self.under_way < SLOTS {
                 let peer = self.rng.u32(..self.peers);
-                self.announce(peer, due)?;
+                self.announce(peer, due(sent))?;
                 sent += 1;
             }
-            self.receive(&mut count)?;
+            while self.receive(&mut count)? {}
+            self.give_up(&mut count, |_| {});
+            thread::sleep(LOOK);
         }
         self.end(count, start.elapsed())
     }
@@ -224,8 +230,8 @@ impl Load {
         Ok(())
     }
 
-    /// Takes in what has come.
-    fn receive(&mut self, count: &mut Count) -> anyhow::Result<()> {
+    /// Takes in what has come, a part of it if it is much, or lets others have the core; whether there was anything.
+    fn receive(&mut self, count: &mut Count) -> anyhow::Result<bool> {
         let mut packet = [0; 4096];
         let mut idle = true;
         for socket in &self.sockets {
@@ -258,7 +264,7 @@ impl Load {
             // Both may have to share a core.
             thread::yield_now();
         }
-        Ok(())
+        Ok(!idle)
     }
 
     /// Forgets what is lost.

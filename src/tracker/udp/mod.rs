@@ -1,8 +1,8 @@
 //! The tracker's UDP (BEP 15, 41): one socket and one thread `tracker-udp` for each core, which share a port.
 //!
 //! It owns sockets and threads; [`desk`] knows what to answer. A thread reads what is there, up to 32 packets by one call where
-//! the system has such a call, answers them, and waits only when there was nothing. An answer is sent from the address that
-//! its request was sent to, whatever addresses the machine has.
+//! the system has such a call, answers them by as few, and waits only when there was nothing. An answer is sent from the
+//! address that its request was sent to, whatever addresses the machine has.
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
@@ -11,18 +11,20 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Socket, Type};
 
 use self::desk::{Client, Desk};
 use self::ids::ConnectionIds;
+use self::outbox::Outbox;
 use super::service::Service;
 
 mod desk;
 #[cfg(fuzzing)]
 pub(super) mod fuzz;
 mod ids;
+mod outbox;
 #[cfg(test)]
 mod tests;
 
@@ -101,21 +103,18 @@ fn socket(addr: SocketAddr) -> io::Result<Socket> {
 
 fn serve(socket: &Arc<Socket>, mut desk: Desk, service: &Service) -> io::Result<()> {
     let Ok(_registration) = service.interrupt.register(socket.clone()) else { return Ok(()) };
-    let mut port = Port::new(socket)?;
+    let mut inlet = Inlet::new(socket)?;
+    let mut outbox = Outbox::new(socket.try_clone()?.into())?;
     while !service.interrupt.is_raised() {
-        match port.receive() {
-            Ok(Batch { packets, metas, sender }) => {
+        match inlet.receive() {
+            Ok(batch) => {
                 let now = Instant::now();
-                // What cannot be sent is lost, as packets are.
-                let mut send = |packet: &[u8], to| drop(sender.send(packet, to));
-                for (buffer, meta) in packets.chunks_exact(MAX_PACKET).zip(metas) {
-                    let client = Client { addr: meta.addr, at: meta.dst_ip.filter(|_| sender.is_anywhere) };
-                    // Packets of one client that came close together may have been put into one buffer.
-                    buffer[..meta.len]
-                        .chunks(meta.stride.max(1))
-                        .for_each(|packet| desk.take(packet, client, now, &mut send));
+                let mut send = |answer: &[u8], to| outbox.put(answer, to);
+                for (packet, client) in batch {
+                    desk.take(packet, client, now, &mut send);
                 }
                 desk.answer(now, &mut send);
+                outbox.flush();
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let timeout = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
@@ -130,51 +129,34 @@ fn serve(socket: &Arc<Socket>, mut desk: Desk, service: &Service) -> io::Result<
 }
 
 /// A socket, and room for what comes from it.
-struct Port {
-    sender: Sender,
-    packets: Vec<u8>,
-    metas: [RecvMeta; BATCH_SIZE],
-}
-
-/// What has come at once: packets in buffers of [`MAX_PACKET`] bytes.
-struct Batch<'a> {
-    packets: &'a [u8],
-    metas: &'a [RecvMeta],
-    sender: &'a Sender,
-}
-
-struct Sender {
+struct Inlet {
     io: UdpSocket,
     state: UdpSocketState,
     /// Whether it has all addresses of the machine.
     is_anywhere: bool,
+    /// Buffers of [`MAX_PACKET`] bytes.
+    packets: Vec<u8>,
+    metas: [RecvMeta; BATCH_SIZE],
 }
 
-impl Port {
+impl Inlet {
     fn new(socket: &Socket) -> io::Result<Self> {
         let io: UdpSocket = socket.try_clone()?.into();
         let (state, is_anywhere) = (UdpSocketState::new((&io).into())?, io.local_addr()?.ip().is_unspecified());
-        let sender = Sender { io, state, is_anywhere };
-        Ok(Self { sender, packets: vec![0; BATCH_SIZE * MAX_PACKET], metas: [RecvMeta::default(); BATCH_SIZE] })
+        let (packets, metas) = (vec![0; BATCH_SIZE * MAX_PACKET], [RecvMeta::default(); BATCH_SIZE]);
+        Ok(Self { io, state, is_anywhere, packets, metas })
     }
 
-    fn receive(&mut self) -> io::Result<Batch<'_>> {
+    /// What has come, and from whom.
+    fn receive(&mut self) -> io::Result<impl Iterator<Item = (&[u8], Client)>> {
         let mut buffers = self.packets.chunks_exact_mut(MAX_PACKET).map(IoSliceMut::new);
         let mut buffers: [_; BATCH_SIZE] = std::array::from_fn(|_| buffers.next().expect("as many as there are"));
-        let Sender { io, state, .. } = &self.sender;
-        let len = state.recv(io.into(), &mut buffers, &mut self.metas)?;
-        Ok(Batch { packets: &self.packets, metas: &self.metas[..len], sender: &self.sender })
-    }
-}
-
-impl Sender {
-    fn send(&self, contents: &[u8], to: Client) -> io::Result<()> {
-        match to.at {
-            None => self.io.send_to(contents, to.addr).map(drop),
-            Some(_) => {
-                let to = Transmit { destination: to.addr, ecn: None, contents, segment_size: None, src_ip: to.at };
-                self.state.try_send((&self.io).into(), &to)
-            }
-        }
+        let len = self.state.recv((&self.io).into(), &mut buffers, &mut self.metas)?;
+        let received = self.packets.chunks_exact(MAX_PACKET).zip(&self.metas[..len]);
+        Ok(received.flat_map(|(buffer, meta)| {
+            let client = Client { addr: meta.addr, at: meta.dst_ip.filter(|_| self.is_anywhere) };
+            // Packets of one client that came close together may have been put into one buffer.
+            buffer[..meta.len].chunks(meta.stride.max(1)).map(move |packet| (packet, client))
+        }))
     }
 }
