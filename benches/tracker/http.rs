@@ -229,7 +229,7 @@ fn requests(reconnect: bool) -> Vec<Vec<u8>> {
     let connection = if reconnect { "Connection: close\r\n" } else { "" };
     let request = |number: usize| {
         let id = format!("-RW0001-{number:012}");
-        let (hash, port, left) = (&hashes[random.usize(..TORRENTS)], random.u16(1024..), random.u32(..) % 4);
+        let (hash, port, left) = (&hashes[random.usize(..TORRENTS)], random.u16(1024..32_768), random.u32(..) % 4);
         let query = format!("info_hash={hash}&peer_id={id}&port={port}&uploaded=0&downloaded=0&left={left}&compact=1");
         format!("GET /announce?{query}&numwant=30&key=0000002A HTTP/1.1\r\nHost: tracker\r\n{connection}\r\n")
             .into_bytes()

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | memory per peer | what the process's resident memory (`VmRSS`) has grown by when every peer has announced once, divided |
 //! | announces/s | answered while as many are under way at a time as there are connections, or as `--window` says |
-//! | p50, p99 | from when an announce was due to its answer, at half of that rate, whatever is late |
+//! | p50, p99 | from when an announce was due to its answer, at half of that rate, whatever is late: the generator's own stalls too |
 //! | lost | announces over UDP without an answer |
 //!
 //! | module | owns |
@@ -78,9 +78,19 @@ fn over_udp(args: &Args) -> anyhow::Result<()> {
     let full = load.saturate(args.seconds())?;
     println!("udp: {:.0} announces/s, {:.1} peers in each answer, {} lost", full.rate, full.peers, full.lost);
     let rate = args.rate.unwrap_or(full.rate / 2.0);
-    let half = load.pace(rate, args.seconds())?;
-    let [p50, p99] = [50, 99].map(|percent| half.percentile(percent));
-    println!("udp: p50 {p50:?}, p99 {p99:?} at {:.0} announces/s, {} lost", half.rate, half.lost);
+    at_rate("", &mut load, rate, args)?;
+    drop(server);
+    let floor = udp::Floor::start(full.peers.round() as usize)?;
+    let mut load = udp::Load::connect(floor.addr, args)?;
+    let most = load.saturate(args.seconds())?;
+    println!("udp: {:.0} announces/s by a thread that answers the same bytes to everybody", most.rate);
+    at_rate("the same thread: ", &mut load, rate, args)
+}
+
+fn at_rate(what: &str, load: &mut udp::Load, rate: f64, args: &Args) -> anyhow::Result<()> {
+    let paced = load.pace(rate, args.seconds())?;
+    let [p50, p99] = [50, 99].map(|percent| paced.percentile(percent));
+    println!("udp: {what}p50 {p50:?}, p99 {p99:?} at {:.0} announces/s, {} lost", paced.rate, paced.lost);
     Ok(())
 }
 

@@ -1,7 +1,9 @@
 //! Clients over UDP (BEP 15), all of them on one thread that never waits: what it costs is the same for every tracker.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -77,6 +79,41 @@ pub(crate) struct Outcome {
 impl Outcome {
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
         self.times[(self.times.len() - 1) * percent / 100]
+    }
+}
+
+/// What answers every announce with so many peers, always the same: all that the sockets and the generator leave time for.
+/// Ends when dropped.
+pub(crate) struct Floor {
+    pub(crate) addr: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Floor {
+    pub(crate) fn start(peers: usize) -> io::Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let (addr, stop) = (socket.local_addr()?, Arc::new(AtomicBool::new(false)));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            // Both kinds of answer begin with what they are and whom for.
+            let (mut packet, mut answer) = ([0; 2048], vec![0; 20 + 6 * peers]);
+            while !stopped.load(Ordering::Relaxed) {
+                let Ok((_, from)) = socket.recv_from(&mut packet) else { continue };
+                answer[..8].copy_from_slice(&packet[8..16]);
+                let len = if packet[8..12] == [0; 4] { 16 } else { answer.len() };
+                let _ = socket.send_to(&answer[..len], from);
+            }
+        });
+        Ok(Self { addr, stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().into_iter().for_each(|thread| drop(thread.join()));
     }
 }
 

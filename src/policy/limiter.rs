@@ -139,6 +139,11 @@ impl RateMeter {
         u64::try_from(u128::from(bytes) * 1_000_000_000 / time.as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// Whether it was told of anything: its time counts from then on. Who has nothing to add later need not say so.
+    pub fn has_begun(&self) -> bool {
+        self.first.is_some()
+    }
+
     /// How many bytes were counted ever.
     pub fn total(&self) -> u64 {
         self.total

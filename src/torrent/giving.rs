@@ -57,6 +57,18 @@ impl Haves {
     }
 }
 
+impl Peer {
+    /// Chokes or unchokes it, unless it is so already.
+    fn set_choked(&mut self, choked: bool, now: Instant) {
+        if choked == self.unchoked.is_none() {
+            return;
+        }
+        if self.link.send(if choked { Outgoing::Choke } else { Outgoing::Unchoke }) {
+            self.unchoked = (!choked).then(|| (now, Traffic::read(&self.link.traffic.up)));
+        }
+    }
+}
+
 impl Owner {
     /// Chooses anew who is unchoked: the round of every ten seconds.
     pub(super) fn choke_round(&mut self, now: Instant) {
@@ -74,16 +86,16 @@ impl Owner {
 
     /// Uses slots that are free, between rounds.
     pub(super) fn fill_slots(&mut self) {
-        let waits = |peer: &Peer| peer.interested_in_us && peer.unchoked.is_none();
-        if !self.peers.values().any(waits) {
+        let candidates = self.candidates(|peer| peer.interested_in_us);
+        if candidates.iter().all(|candidate| candidate.unchoked_since.is_some()) {
             return;
         }
         let now = Instant::now();
-        let candidates = self.candidates(|peer| peer.interested_in_us);
-        let mut chosen = self.choker.fill(self.role(), &candidates, self.slots.slots(), now);
-        // Nobody is choked for them.
-        chosen.extend(self.peers.iter().filter(|(_, peer)| peer.unchoked.is_some()).map(|(key, _)| key.0));
-        self.unchoke_only(&chosen, now);
+        for chosen in self.choker.fill(self.role(), &candidates, self.slots.slots(), now) {
+            if let Some(peer) = self.peers.get_mut(&PeerKey(chosen)) {
+                peer.set_choked(false, now);
+            }
+        }
     }
 
     /// The lowest limit that holds now, whoever set it and when.
@@ -117,13 +129,7 @@ impl Owner {
 
     fn unchoke_only(&mut self, chosen: &[u32], now: Instant) {
         for (key, peer) in &mut self.peers {
-            let unchoke = chosen.contains(&key.0);
-            if unchoke == peer.unchoked.is_some() {
-                continue;
-            }
-            if peer.link.send(if unchoke { Outgoing::Unchoke } else { Outgoing::Choke }) {
-                peer.unchoked = unchoke.then(|| (now, Traffic::read(&peer.link.traffic.up)));
-            }
+            peer.set_choked(!chosen.contains(&key.0), now);
         }
     }
 

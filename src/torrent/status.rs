@@ -93,16 +93,20 @@ impl Owner {
             let traffic = &peer.link.traffic;
             let (down, up) = (Traffic::read(&traffic.down), Traffic::read(&traffic.up));
             let (got, sent) = (down - peer.down.1, up - peer.up.1);
+            // Of many peers most are quiet, and what is not looked at need not come from memory.
             if got > 0 {
                 peer.last_block = Some(now);
+                // Bytes alone are no progress: a peer can trickle them for ever.
+                let delivered = peer.link.pipeline.lock().delivered();
+                if delivered > std::mem::replace(&mut peer.delivered, delivered) {
+                    peer.snubs = 0;
+                }
             }
-            // Bytes alone are no progress: a peer can trickle them for ever.
-            let delivered = peer.link.pipeline.lock().delivered();
-            if delivered > std::mem::replace(&mut peer.delivered, delivered) {
-                peer.snubs = 0;
+            for (meter, news) in [(&mut peer.down.0, got), (&mut peer.up.0, sent)] {
+                if news > 0 || !meter.has_begun() {
+                    meter.add(news, now);
+                }
             }
-            peer.down.0.add(got, now);
-            peer.up.0.add(sent, now);
             (peer.down.1, peer.up.1) = (down, up);
         }
         let (down, up) = (Traffic::read(&self.traffic.down), Traffic::read(&self.traffic.up));

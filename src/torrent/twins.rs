@@ -41,8 +41,11 @@ impl Owner {
 
     /// Ends one of two connections of which the older one has not turned out to be dead.
     pub(super) fn part_twins(&self, now: Instant) {
-        for newer in self.peers.values().filter(|peer| !peer.link.is_closed()) {
+        for newer in self.peers.values() {
             let Some(doubt) = newer.doubt.filter(|doubt| doubt.until <= now) else { continue };
+            if newer.link.is_closed() {
+                continue;
+            }
             let Some(older) = self.peers.get(&doubt.older).filter(|peer| !peer.link.is_closed()) else { continue };
             let we_are_greater = self.resources.our_id.as_bytes() > newer.link.peer_id.as_bytes();
             let goes = match which_stays_at_last(older.link.incoming, newer.link.incoming, we_are_greater) {
