@@ -328,6 +328,9 @@ pub enum Check {
     Full,
     /// The files are complete and are only read, never written or created; a journal is not kept. Everything is hashed.
     ReadOnly,
+    /// As `ReadOnly`, for files that the caller has hashed just now, such as by [`create`](crate::create::create): files of
+    /// the right length are believed. When the torrent is opened once more, everything is hashed.
+    Hashed,
 }
 
 /// How to seed.

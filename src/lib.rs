@@ -160,7 +160,7 @@ pub use discovery::{DhtState, DhtStats, DhtStatus, TrackerState, TrackerStatus};
 pub use discovery::{MapProtocol, MapState};
 pub use download::{DownloadError, download};
 pub use metainfo::{InfoHash, Magnet, Metainfo};
-pub use net::BindError;
+pub use net::{BindError, local_addresses};
 pub use peer::{Activity, Protection, Times};
 pub use policy::{IpFilter, Misses, Priority, Reciprocity, Record, Refused, Source, Sources, Standing};
 pub use session::{AddError, Session, SessionError};

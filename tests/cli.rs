@@ -10,6 +10,8 @@ mod blocklists;
 mod files;
 #[path = "cli/magnets.rs"]
 mod magnets;
+#[path = "cli/share.rs"]
+mod share;
 #[path = "cli/swarms.rs"]
 mod swarms;
 #[path = "cli/tracker.rs"]
@@ -20,11 +22,15 @@ mod transfers;
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
 use ropewalk::hash::Backend;
+use rustix::fs::OFlags;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -45,7 +51,7 @@ fn ropewalk(folder: &Path, args: &[&str]) -> assert_cmd::Command {
 
 /// What keeps a command from telling the neighbours of this machine what it does.
 fn to_itself(args: &[&str]) -> &'static [&'static str] {
-    if matches!(args.first(), Some(&"get" | &"seed")) { &["--no-lsd"] } else { &[] }
+    if matches!(args.first(), Some(&"get" | &"seed" | &"share")) { &["--no-lsd"] } else { &[] }
 }
 
 /// As [`ropewalk`], run to its end with the exit code `code`; gives stdout and stderr.
@@ -169,6 +175,17 @@ impl Drop for Running {
     }
 }
 
+/// A terminal of so many columns and rows: the side that reads what is said, and the side of the program.
+fn terminal((columns, rows): (u16, u16)) -> (fs::File, OwnedFd) {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let other = rustix::fs::open(&*name, OFlags::RDWR | OFlags::NOCTTY, rustix::fs::Mode::empty()).unwrap();
+    tcsetwinsize(&other, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    (terminal.into(), other)
+}
+
 /// A web server that answers one request with these bytes. Gives its URL.
 fn serve(answer: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -197,13 +214,13 @@ fn same_album(left: &Path, right: &Path) {
 #[test]
 fn help_has_examples_and_exit_codes_for_every_command() {
     let folder = tempfile::tempdir().unwrap();
-    for command in ["get", "seed", "create", "show", "magnet", "verify", "swarm", "dht", "tracker"] {
+    for command in ["get", "seed", "share", "create", "show", "magnet", "verify", "swarm", "dht", "tracker"] {
         let (out, _) = run(folder.path(), &[command, "--help"], 0);
         assert!(out.contains("Examples:") && out.contains("Exit codes:"), "{command}");
         assert!(out.lines().all(|line| line.len() <= 100), "{command}: lines that wrap");
     }
     let (out, _) = run(folder.path(), &["--help"], 0);
-    assert!(["get", "demo", "completions", "Exit codes:"].iter().all(|part| out.contains(part)));
+    assert!(["get", "share", "demo", "completions", "Exit codes:"].iter().all(|part| out.contains(part)));
     assert!(run(folder.path(), &["--version"], 0).0.starts_with("ropewalk "));
     for shell in ["bash", "zsh", "fish"] {
         assert!(run(folder.path(), &["completions", shell], 0).0.contains("ropewalk"));
@@ -316,6 +333,7 @@ fn a_full_disk_behind_stdout_is_code_5_and_says_so() {
         &["verify", "album.torrent"],
         &["verify", "album.torrent", "--json"],
         &["create", "album", "-o", "-"],
+        &["share", "album", "--no-tracker", "--bind", "127.0.0.1", "--port", "0"],
         &["create", "album", "-o", "new", "-f", "--json"],
         &["get", "album.torrent", "--json"],
         &["completions", "bash"],

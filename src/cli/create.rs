@@ -99,19 +99,17 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     if to_stdout && args.json {
         return Err(failed(Code::Usage, "-o - and --json both want stdout; leave one of them out"));
     }
-    let path = args.path.canonicalize().map_err(|error| {
-        let text = format!("cannot read {}: {}; check the path", args.path.display(), io_text(&error));
-        failed(Code::BadInput, text)
-    })?;
+    let path = find(&args.path)?;
     let name = path.file_name().unwrap_or_default();
     let output = args.output.clone().unwrap_or_else(|| {
         let mut output = name.to_owned();
         output.push(".torrent");
         output.into()
     });
+    let file = Output { path: &output, force: args.force, option: "-o" };
     // Before the work, and once more when it is written.
-    if !to_stdout && !args.force && output.symlink_metadata().is_ok() {
-        return Err(exists(&output));
+    if !to_stdout {
+        file.check()?;
     }
     let options = CreateOptions {
         piece_length: args.piece_length,
@@ -138,7 +136,7 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     if to_stdout {
         screen.bytes(bytes)?;
     } else {
-        write(&output, bytes, args.force)?;
+        file.write(bytes)?;
     }
     let layout = created.metainfo.layout();
     let (hash, total, files) = (created.metainfo.info_hash().to_string(), layout.total_len(), count_files(&created));
@@ -178,43 +176,70 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     Ok(Code::Done)
 }
 
-/// Writes the whole file or none of it.
-fn write(output: &Path, bytes: &[u8], force: bool) -> anyhow::Result<()> {
-    let folder = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let next = "choose another place with -o";
-    let context = || format!("cannot write {}", output.display());
-    let mut builder = tempfile::Builder::new();
-    // As any other new file; the user's mask takes away from it.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    let file = builder.permissions(mode).prefix(".ropewalk-").tempfile_in(folder);
-    let written = file.and_then(|mut file| {
-        file.write_all(bytes)?;
-        let placed = if force { file.persist(output) } else { file.persist_noclobber(output) };
-        placed.map(drop).map_err(|error| error.error)
-    });
-    written.map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => exists(output),
-        io::ErrorKind::NotFound => {
-            failed(Code::Disk, format!("{}: there is no folder {}; {next}", context(), folder.display()))
-        }
-        _ => failed(Code::Disk, format!("{}: {}; {next}", context(), io_text(&error))),
+/// The file or folder that is meant, by its real path: `.` and `x/..` have names, too.
+pub fn find(path: &Path) -> anyhow::Result<PathBuf> {
+    path.canonicalize().map_err(|error| {
+        let text = format!("cannot read {}: {}; check the path", path.display(), io_text(&error));
+        failed(Code::BadInput, text)
     })
 }
 
-fn exists(output: &Path) -> anyhow::Error {
-    if output.is_dir() {
-        let text = format!("{} is a folder; say which file in it with -o", output.display());
-        return failed(Code::Other, text);
-    }
-    let text = format!("{} exists already; replace it with --force, or choose another with -o", output.display());
-    failed(Code::Other, text)
+/// A .torrent to be written.
+pub struct Output<'a> {
+    pub path: &'a Path,
+    /// Replace what is there.
+    pub force: bool,
+    /// What it is chosen with, for who has to choose again.
+    pub option: &'static str,
 }
 
-fn count_files(created: &Created) -> usize {
+impl Output<'_> {
+    /// Whether it may be written: an error where something is there that is not to be replaced.
+    pub fn check(&self) -> anyhow::Result<()> {
+        if !self.force && self.path.symlink_metadata().is_ok() { Err(self.exists()) } else { Ok(()) }
+    }
+
+    /// Writes the whole file or none of it.
+    pub fn write(&self, bytes: &[u8]) -> anyhow::Result<()> {
+        let folder = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let next = format!("choose another place with {}", self.option);
+        let context = || format!("cannot write {}", self.path.display());
+        let mut builder = tempfile::Builder::new();
+        // As any other new file; the user's mask takes away from it.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        let file = builder.permissions(mode).prefix(".ropewalk-").tempfile_in(folder);
+        let written = file.and_then(|mut file| {
+            file.write_all(bytes)?;
+            let placed = if self.force { file.persist(self.path) } else { file.persist_noclobber(self.path) };
+            placed.map(drop).map_err(|error| error.error)
+        });
+        written.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => self.exists(),
+            io::ErrorKind::NotFound => {
+                failed(Code::Disk, format!("{}: there is no folder {}; {next}", context(), folder.display()))
+            }
+            _ => failed(Code::Disk, format!("{}: {}; {next}", context(), io_text(&error))),
+        })
+    }
+
+    fn exists(&self) -> anyhow::Error {
+        let (path, option) = (self.path.display(), self.option);
+        let text = if self.path.is_dir() {
+            format!("{path} is a folder; say which file in it with {option}")
+        } else {
+            format!("{path} exists already; replace it with --force, or choose another with {option}")
+        };
+        failed(Code::Other, text)
+    }
+}
+
+/// Its files, padding left out.
+pub fn count_files(created: &Created) -> usize {
     created.metainfo.layout().files().iter().filter(|file| !file.is_padding()).count()
 }
 
-fn say_left_out(screen: &Screen, created: &Created) {
+/// Says what did not go in.
+pub fn say_left_out(screen: &Screen, created: &Created) {
     let say = |paths: &[PathBuf], what: &str, more: &str| {
         let some: Vec<_> = paths.iter().take(NAMED).map(|path| path.display().to_string()).collect();
         let dots = if paths.len() > NAMED { ", ..." } else { "" };

@@ -3,8 +3,8 @@
 //! It owns every word that a person at a terminal reads, and the exit codes. It refuses to know how anything is done.
 //! What is asked for (and `--json`) goes to stdout; progress, notes and errors go to stderr.
 //!
-//! - One file per command: [`get`], [`seed`], [`create`], [`show`], [`magnet`], [`verify`], [`swarm`], [`tracker`], [`demo`], [`dht`],
-//!   [`completions`].
+//! - One file per command: [`get`], [`seed`], [`share`], [`create`], [`show`], [`magnet`], [`verify`], [`swarm`], [`tracker`], [`demo`],
+//!   [`dht`], [`completions`].
 //! - [`exit`]: exit codes and errors. [`signal`]: Ctrl-C. [`screen`]: bars, lines, logging. [`json`]: events.
 //! - [`hashing`]: which way this program hashes, and `--version --verbose`.
 //! - [`words`]: sizes, rates and times, as they are said and as they are read.
@@ -32,6 +32,7 @@ mod outside;
 mod screen;
 mod seed;
 mod select;
+mod share;
 mod show;
 mod signal;
 mod source;
@@ -57,6 +58,7 @@ const EXAMPLES: &str = concat!(
     "\
 Examples:
   ropewalk demo
+  ropewalk share holiday
   ropewalk get debian.iso.torrent
   ropewalk get 'magnet:?xt=urn:btih:...'
   ropewalk get https://example.org/x.torrent -o ~/films --seed 1.5
@@ -84,13 +86,13 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
 
-/// BitTorrent on plain threads: download, seed, make, show and verify torrents, look at swarms.
+/// BitTorrent on plain threads: download, seed, share, make, show and verify torrents, look at swarms.
 #[derive(Parser)]
 #[command(name = "ropewalk", version, disable_version_flag = true, styles = STYLES, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Print only errors, warnings, and what is asked for: by show, completions, --json, -o -
+    /// Print only errors, warnings, and what is asked for: by show, share, completions, --json, -o -
     #[arg(short, long, global = true, conflicts_with = "verbose", display_order = 100)]
     quiet: bool,
     /// Log what happens to stderr; -vv for every peer. RUST_LOG has the last word
@@ -105,6 +107,7 @@ struct Cli {
 enum Command {
     Get(Box<get::Args>),
     Seed(seed::Args),
+    Share(Box<share::Args>),
     Create(create::Args),
     Show(show::Args),
     Magnet(magnet::Args),
@@ -131,6 +134,7 @@ pub fn run() -> ExitCode {
     let outcome = Stop::on_signals().map_err(Into::into).and_then(|stop| match &cli.command {
         Command::Get(args) => get::run(args, &screen, &stop),
         Command::Seed(args) => seed::run(args, &screen, &stop),
+        Command::Share(args) => share::run(args, &screen, &stop),
         Command::Create(args) => create::run(args, &screen, &stop),
         Command::Show(args) => show::run(args, &screen, &stop),
         Command::Magnet(args) => magnet::run(args, &screen, &stop),
@@ -179,6 +183,7 @@ impl Command {
         match self {
             Self::Get(args) => args.json,
             Self::Seed(args) => args.json,
+            Self::Share(args) => args.json,
             Self::Create(args) => args.json,
             Self::Show(args) => args.json,
             Self::Magnet(args) => args.json,

@@ -66,6 +66,11 @@ impl Screen {
         self.live
     }
 
+    /// Whether only what is asked for is printed.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// What is good to know, on stderr; nothing with `--quiet`.
     pub fn note(&self, text: &str) {
         if !self.quiet {

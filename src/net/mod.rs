@@ -19,4 +19,4 @@ pub(crate) use halves::{ReadHalf, WriteHalf, agreed, plain};
 pub(crate) use listener::{Listener, bind_listener};
 pub(crate) use outlet::Outlet;
 pub(crate) use stream::{Closer, Stream};
-pub(crate) use whereabouts::local_addresses;
+pub use whereabouts::local_addresses;

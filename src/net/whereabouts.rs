@@ -9,7 +9,7 @@ use crate::config::Bind;
 
 /// The addresses that connections to elsewhere come from: those that `bind` allows where it is given, else one of each
 /// family that has a route. None at all on a machine that is on its own. Nothing is sent for it.
-pub(crate) fn local_addresses(bind: Option<&Bind>) -> Vec<IpAddr> {
+pub fn local_addresses(bind: Option<&Bind>) -> Vec<IpAddr> {
     match bind.map(bind::look) {
         Some(Ok(Some(way))) => return way.v4.map(IpAddr::V4).into_iter().chain(way.v6.map(IpAddr::V6)).collect(),
         Some(Err(_)) => return Vec::new(),

@@ -51,7 +51,7 @@ impl Owner {
                 }
                 self.rest();
                 self.options.check = match self.options.check {
-                    Check::ReadOnly => Check::ReadOnly,
+                    Check::ReadOnly | Check::Hashed => Check::ReadOnly,
                     _ => Check::Full,
                 };
                 self.reopen();
@@ -133,6 +133,10 @@ impl Owner {
         }
         self.set_phase(Phase::Opening);
         self.openings += 1;
+        if self.options.check == Check::Hashed {
+            // That was then.
+            self.options.check = Check::ReadOnly;
+        }
         let wanted = wanted_files(&self.priorities);
         self.job(Job::Open { number: self.openings, check: self.options.check, wanted });
         for (file, _) in self.preparing.clone() {

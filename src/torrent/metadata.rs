@@ -490,7 +490,7 @@ impl Search {
     /// The owner of the torrent that was found, with all that there is already.
     fn become_owner(mut self, metainfo: Metainfo) -> Owner {
         log::info!("{}: metadata of {} bytes, {}", self.shared.info_hash, metainfo.info_bytes().len(), metainfo.name());
-        if self.options.check != Check::ReadOnly {
+        if !matches!(self.options.check, Check::ReadOnly | Check::Hashed) {
             self.jobs.try_send(Job::Keep(metainfo.clone())).ok();
         }
         self.hunt.found(Instant::now());

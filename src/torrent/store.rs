@@ -111,7 +111,7 @@ pub(super) fn start(
             Storing::Write => Way::Written,
         },
         hashing: Hashing { threads: resources.config.resources.workers, backend: resources.config.resources.hashing },
-        read_only: options.check == Check::ReadOnly || options.start == Start::Looking,
+        read_only: matches!(options.check, Check::ReadOnly | Check::Hashed) || options.start == Start::Looking,
         looking: options.start == Start::Looking,
         storage: None,
         journal: None,
@@ -267,12 +267,15 @@ impl Store {
                 log::warn!("{}: {error}; the files are hashed instead", self.shared.metainfo().name());
                 None
             }),
-            Check::Full | Check::ReadOnly => None,
+            Check::Full | Check::ReadOnly | Check::Hashed => None,
         };
         let Trust { mut have, recheck } = match &found {
             Some(journal) => journal.trusted(&storage),
             None if self.looking => {
                 Trust { have: Bits::new(layout.piece_count()), recheck: Bits::new(layout.piece_count()) }
+            }
+            None if how == Check::Hashed => {
+                Trust { have: without_journal(&storage).recheck, recheck: Bits::new(layout.piece_count()) }
             }
             None => without_journal(&storage),
         };

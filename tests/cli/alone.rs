@@ -6,11 +6,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::fs::OFlags;
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
-
-use super::{Running, STATE, album, event, events, fails, run, serve};
+use super::{Running, STATE, album, event, events, fails, run, serve, terminal};
 
 /// An address that nobody listens at.
 fn nobody() -> String {
@@ -19,12 +15,7 @@ fn nobody() -> String {
 
 /// What `ropewalk` says on a terminal of so many columns.
 fn on_a_terminal(folder: &Path, columns: u16, args: &[&str]) -> String {
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&terminal).unwrap();
-    unlockpt(&terminal).unwrap();
-    let name = ptsname(&terminal, Vec::new()).unwrap();
-    let other = rustix::fs::open(&*name, OFlags::RDWR | OFlags::NOCTTY, rustix::fs::Mode::empty()).unwrap();
-    tcsetwinsize(&other, Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    let (mut terminal, other) = terminal((columns, 24));
     let mut command = Command::new(assert_cmd::cargo::cargo_bin("ropewalk"));
     command.current_dir(folder).args(args).env("XDG_STATE_HOME", folder.join(STATE));
     command.env_remove("RUST_LOG").env("ROPEWALK_DHT", "off").env("TERM", "xterm").stdout(Stdio::null());
@@ -32,7 +23,6 @@ fn on_a_terminal(folder: &Path, columns: u16, args: &[&str]) -> String {
     // The command keeps a copy of the other side, and reading ends only when nobody has one.
     drop(command);
     let (mut said, mut chunk) = (Vec::new(), [0; 4096]);
-    let mut terminal = fs::File::from(terminal);
     // The end of the other side is an error on Linux.
     while let Ok(n @ 1..) = terminal.read(&mut chunk) {
         said.extend_from_slice(&chunk[..n]);

@@ -251,6 +251,30 @@ fn read_only_files_are_seeded_and_not_touched() {
 }
 
 #[test]
+fn files_that_were_hashed_just_now_are_believed_by_their_lengths_until_they_are_opened_again() {
+    let payload = Payload::folder("hashed", &[("a", 300_000), ("b", 70_000)], 16384, false);
+    let seeder = Client::seeding_with(&payload, config(), |options| options.check = Check::Hashed);
+    let getter = Client::leeching(&payload, &[seeder.addr()]);
+    getter.finishes(&payload);
+    assert!(!seeder.path().join(".ropewalk").exists());
+    std::fs::write(seeder.path().join("hashed/b"), [0; 70_000]).unwrap();
+    seeder.torrent.recheck().unwrap();
+    await_that("hashed after all", &seeder.torrent, || {
+        let stats = seeder.torrent.stats();
+        stats.state == State::Downloading && stats.done < stats.wanted
+    });
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("hashed")).unwrap();
+    std::fs::write(dir.path().join("hashed/a"), [0; 300_000]).unwrap();
+    std::fs::write(dir.path().join("hashed/b"), [0; 69_999]).unwrap();
+    let short = Client::start(&payload, dir, config(), |options| options.check = Check::Hashed);
+    await_that("opened", &short.torrent, || short.torrent.state() == State::Downloading);
+    let pieces = short.torrent.pieces();
+    assert_eq!((pieces.count(), pieces.len()), (pieces.len() - 1, pieces.len()), "all but the one that is cut off");
+}
+
+#[test]
 fn a_folder_in_the_way_of_a_file_is_a_clear_failure() {
     let payload = Payload::file("in-the-way", 100_000, 16384);
     let dir = tempfile::tempdir().unwrap();
