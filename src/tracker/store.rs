@@ -46,7 +46,7 @@ pub(super) struct Counts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reply {
     pub(super) counts: Counts,
-    /// Peers, 6 bytes each (BEP 23). Never the one who asks; no seeders for a seeder.
+    /// Peers, 6 bytes each (BEP 23). Never the one who asks.
     pub(super) v4: Vec<u8>,
     /// Peers, 18 bytes each (BEP 7).
     pub(super) v6: Vec<u8>,

@@ -49,12 +49,13 @@ pub(super) struct Detail {
     pub(super) downloaded: u32,
 }
 
-/// Whom a draw is among.
+/// Whom a draw prefers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum Rather {
+    Seeders,
+    /// For seeders. Some say that nothing is left before they know what there is (aria2, of a magnet link): they are given
+    /// seeders too, where there are too few others.
     Leechers,
-    /// Seeders rather than leechers.
-    All,
 }
 
 /// Where peers are in the arrays.
@@ -177,33 +178,30 @@ impl<const N: usize> Roster<N> {
         oldest
     }
 
-    /// How many could be drawn at most, of these without the one that is `asking`.
-    pub(super) fn available(&self, kind: Kind, asking: Option<usize>) -> usize {
-        let range = match kind {
-            Kind::Leechers => self.seeders()..self.len(),
-            Kind::All => 0..self.len(),
-        };
-        range.len() - usize::from(asking.is_some_and(|at| range.contains(&at)))
+    /// How many could be drawn at most, without the one that is `asking`.
+    pub(super) fn available(&self, asking: Option<usize>) -> usize {
+        self.len() - usize::from(asking.is_some())
     }
 
     /// Appends endpoints, and ids if there is somewhere to, of `wanted` random peers, or of all that are available.
     pub(super) fn draw(
         &self,
-        kind: Kind,
+        rather: Rather,
         asking: Option<usize>,
         wanted: usize,
         rng: &mut fastrand::Rng,
         endpoints: &mut Vec<u8>,
         mut ids: Option<&mut Vec<PeerId>>,
     ) {
-        let all = self.available(Kind::All, asking);
-        let leechers = self.available(Kind::Leechers, asking);
-        let seeders = all - leechers;
-        // Leechers that knew none of each other would leave all the work to the seeders.
-        let from_seeders = match kind {
-            Kind::Leechers => 0,
-            Kind::All => seeders.min(wanted.saturating_sub(leechers.min(wanted / 4))),
+        let asks_as_seeder = asking.is_some_and(|at| self.is_seeder(at));
+        let seeders = self.seeders() - usize::from(asks_as_seeder);
+        let leechers = self.available(asking) - seeders;
+        let for_leechers = match rather {
+            Rather::Leechers => wanted,
+            // Leechers that knew none of each other would leave all the work to the seeders.
+            Rather::Seeders => wanted / 4,
         };
+        let from_seeders = seeders.min(wanted - leechers.min(for_leechers));
         let from_leechers = leechers.min(wanted - from_seeders);
         endpoints.reserve((from_seeders + from_leechers) * N);
         for (range, amount) in [(0..self.seeders(), from_seeders), (self.seeders()..self.len(), from_leechers)] {
@@ -381,18 +379,20 @@ mod tests {
             for (asking, wanted) in
                 (0..roster.len()).flat_map(|at| [0, 1, 2, 3, 5, 9, 30, 70].map(|wanted| (at, wanted)))
             {
-                for kind in [Kind::All, Kind::Leechers] {
-                    let (mut endpoints, mut ids) = (Vec::new(), Vec::new());
-                    roster.draw(kind, Some(asking), wanted, &mut rng, &mut endpoints, Some(&mut ids));
+                for rather in [Rather::Seeders, Rather::Leechers] {
+                    let (mut endpoints, mut ids, mut others) = (Vec::new(), Vec::new(), 0);
+                    roster.draw(rather, Some(asking), wanted, &mut rng, &mut endpoints, Some(&mut ids));
                     let drawn: HashSet<_> = endpoints.chunks_exact(6).collect();
-                    assert_eq!(drawn.len(), wanted.min(roster.available(kind, Some(asking))));
+                    assert_eq!(drawn.len(), wanted.min(roster.available(Some(asking))));
                     assert_eq!((drawn.len() * 6, drawn.len()), (endpoints.len(), ids.len()));
                     assert!(!drawn.contains(roster.places[asking].endpoint.as_slice()));
                     for (endpoint, id) in endpoints.chunks_exact(6).zip(ids) {
                         let at = roster.at_endpoint(endpoint.try_into().unwrap(), keyed).unwrap();
                         assert_eq!(roster.details[at].id, id);
-                        assert!(kind == Kind::All || !roster.is_seeder(at));
+                        others += usize::from(rather == Rather::Leechers && roster.is_seeder(at));
                     }
+                    let left = roster.len() - roster.seeders() - usize::from(!roster.is_seeder(asking));
+                    assert_eq!(others, if rather == Rather::Leechers { drawn.len() - left.min(wanted) } else { 0 });
                 }
             }
         }
@@ -405,7 +405,7 @@ mod tests {
         let mut drawn = vec![0; 200];
         for _ in 0..4000 {
             let mut endpoints = Vec::new();
-            roster.draw(Kind::All, None, 20, &mut rng, &mut endpoints, None);
+            roster.draw(Rather::Seeders, None, 20, &mut rng, &mut endpoints, None);
             for endpoint in endpoints.chunks_exact(6) {
                 drawn[usize::from(endpoint[3])] += 1;
             }
@@ -418,7 +418,7 @@ mod tests {
     fn a_leecher_gets_seeders_first_and_still_some_leechers() {
         let (keyed, mut rng) = (Keyed::new(1), fastrand::Rng::with_seed(1));
         let mut endpoints = Vec::new();
-        roster(100, 100, keyed).draw(Kind::All, None, 40, &mut rng, &mut endpoints, None);
+        roster(100, 100, keyed).draw(Rather::Seeders, None, 40, &mut rng, &mut endpoints, None);
         assert_eq!(endpoints.chunks_exact(6).filter(|endpoint| endpoint[3] < 100).count(), 30);
     }
 }

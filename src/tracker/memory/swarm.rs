@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::keyed::Keyed;
-use super::roster::{Detail, Kind, Place, Roster};
+use super::roster::{Detail, Place, Rather, Roster};
 use crate::metainfo::InfoHash;
 use crate::tracker::store::{Announce, Counts, Reply};
 use crate::wire::handshake::PeerId;
@@ -137,13 +137,13 @@ impl Swarm {
 
     /// Fills in the peers of a reply: of the asking peer's family and, if they are too few, of the other.
     fn draw(&self, announce: &Announce, noted: Noted, keyed: Keyed, rng: &mut fastrand::Rng, reply: &mut Reply) {
-        let kind = if announce.left == 0 { Kind::Leechers } else { Kind::All };
+        let rather = if announce.left == 0 { Rather::Leechers } else { Rather::Seeders };
         let asking = if let Noted::At(at) = noted { Some(at) } else { None };
         let mut ids = announce.with_ids.then_some(&mut reply.ids);
         let v6 = self.v6.as_deref();
         let available = match announce.addr {
-            SocketAddr::V4(_) => self.v4.available(kind, asking),
-            SocketAddr::V6(_) => v6.map_or(0, |v6| v6.available(kind, asking)),
+            SocketAddr::V4(_) => self.v4.available(asking),
+            SocketAddr::V6(_) => v6.map_or(0, |v6| v6.available(asking)),
         };
         let own = announce.wanted.min(available);
         let other = if announce.both_families { announce.wanted - own } else { 0 };
@@ -159,9 +159,9 @@ impl Swarm {
                 (other, itself, own, asking)
             }
         };
-        self.v4.draw(kind, asking_v4, wanted_v4, rng, &mut reply.v4, ids.as_deref_mut());
+        self.v4.draw(rather, asking_v4, wanted_v4, rng, &mut reply.v4, ids.as_deref_mut());
         if let Some(v6) = v6 {
-            v6.draw(kind, asking_v6, wanted_v6, rng, &mut reply.v6, ids);
+            v6.draw(rather, asking_v6, wanted_v6, rng, &mut reply.v6, ids);
         }
     }
 }

@@ -78,11 +78,13 @@ fn a_peer_gets_the_others_and_never_itself() {
 }
 
 #[test]
-fn a_seeder_gets_no_seeders() {
+fn a_seeder_gets_leechers_first_and_seeders_where_that_is_too_few() {
     let (now, memory) = (Instant::now(), Memory::new(&config(), 1, Instant::now()));
     tell(&memory, announce(1, 0, Some(Event::Started)), now);
     tell(&memory, announce(2, 5, Some(Event::Started)), now);
-    assert_eq!(peers(&tell(&memory, announce(3, 0, Some(Event::Started)), now)), addrs(&[2]));
+    assert_eq!(peers(&tell(&memory, announce(3, 0, Some(Event::Started)), now)), addrs(&[1, 2]));
+    let one = Announce { wanted: 1, ..announce(3, 0, None) };
+    assert_eq!(peers(&tell(&memory, one, now)), addrs(&[2]));
     assert_eq!(peers(&tell(&memory, announce(4, 5, Some(Event::Started)), now)), addrs(&[1, 2, 3]));
 }
 
@@ -419,8 +421,7 @@ impl Model {
             known.addr == announce.addr
                 || announce.key != 0 && known.key == announce.key && known.id == announce.peer_id
         };
-        let wanted = |known: &&Known| !itself(known) && (announce.left > 0 || !known.seeder);
-        known.into_iter().flatten().filter(wanted).map(|known| known.addr).collect()
+        known.into_iter().flatten().filter(|known| !itself(known)).map(|known| known.addr).collect()
     }
 }
 

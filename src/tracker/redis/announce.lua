@@ -199,18 +199,19 @@ local function window(family, start, size, most)
   return cut(first, start + size) .. cut(start, start + over)
 end
 
--- At most so many addresses: seeders before leechers, none for a seeder, and never the one who asks.
+-- At most so many addresses: seeders before leechers, or for a seeder leechers before seeders, and never the one who asks.
 local function peers(family, most)
   local length, first, others = length(family), seeders[family], leechers[family]
   if most <= 0 then return '' end
-  if role == SEEDER then return window(family, first, others, most) end
   local list
   if first + others <= most + 1 then
     list = window(family, 0, first + others, most + 1)
   else
-    list = window(family, 0, first, most)
+    local start, size = 0, first
+    if role == SEEDER then start, size = first, others end
+    list = window(family, start, size, most)
     local missing = most - #list / length
-    if missing > 0 then list = list .. window(family, first, others, missing + 1) end
+    if missing > 0 then list = list .. window(family, first - start, first + others - size, missing + 1) end
   end
   local at = string.find(list, ADDR, 1, true)
   while at and at % length ~= 1 do at = string.find(list, ADDR, at + 1, true) end

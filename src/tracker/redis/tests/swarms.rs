@@ -20,15 +20,19 @@ fn two_trackers_on_one_redis_have_one_swarm() {
 }
 
 #[test]
-fn a_seeder_gets_no_seeders_and_nobody_gets_itself() {
+fn a_seeder_gets_leechers_first_and_nobody_gets_itself() {
     let Some(server) = Server::start(&[]) else { return };
     let store = store(&server.url());
     ask(&store, &seeder(1)).unwrap();
     ask(&store, &seeder(2)).unwrap();
-    assert_eq!(numbers(&ask(&store, &seeder(1)).unwrap()), BTreeSet::new());
+    assert_eq!(numbers(&ask(&store, &seeder(1)).unwrap()), BTreeSet::from([2]));
     ask(&store, &leecher(3)).unwrap();
     assert_eq!(numbers(&ask(&store, &leecher(3)).unwrap()), BTreeSet::from([1, 2]));
-    assert_eq!(numbers(&ask(&store, &seeder(2)).unwrap()), BTreeSet::from([3]));
+    assert_eq!(numbers(&ask(&store, &seeder(2)).unwrap()), BTreeSet::from([1, 3]));
+    for _ in 0..20 {
+        let one = Announce { wanted: 1, ..seeder(2) };
+        assert_eq!(numbers(&ask(&store, &one).unwrap()), BTreeSet::from([3]));
+    }
 }
 
 #[test]
@@ -269,7 +273,7 @@ fn whatever_peers_do_the_swarm_is_that_of_the_model() {
         assert_eq!(given.len(), addrs.len(), "{place}");
         let fits = |peer: &&Announce| {
             let family = announce.both_families || peer.addr.is_ipv4() == announce.addr.is_ipv4();
-            family && peer.addr != announce.addr && (announce.left > 0 || peer.left > 0)
+            family && peer.addr != announce.addr
         };
         let of_use: Vec<_> = model.peers.values().filter(fits).collect();
         let wanted = if announce.event == Some(Event::Stopped) { 0 } else { announce.wanted.min(of_use.len()) };
