@@ -11,7 +11,7 @@ use ropewalk::tracker::{
 };
 use serde_json::json;
 
-use super::exit::{Code, failed};
+use super::exit::{Code, failed, without_number};
 use super::json::Json;
 use super::screen::{EVENT, Screen, search};
 use super::signal::Stop;
@@ -19,6 +19,8 @@ use super::words::{count, read_time};
 
 /// How often a plain line says what goes on, where anything did.
 const LINE: Duration = Duration::from_secs(60);
+
+const NOT_SAVED: &str = "the state is not saved";
 
 const ABOUT: &str = "\
 Run a tracker: tell the peers of torrents about each other
@@ -38,7 +40,8 @@ Examples:
 Events of --json, one object per line:
   listening  http, udp (lists of ADDR:PORT), admin (or null)
   stats      once a second: torrents, seeders, leechers, announces, scrapes,
-             refused (since the start), announces_per_second; or error, where
+             refused (since the start), announces_per_second, state_error (why
+             the file of --state cannot be written, or null); or error, where
              the store does not answer
   reloaded   after SIGHUP; or error
   error      message, result, code
@@ -47,7 +50,8 @@ Exit codes:
   0  stopped by Ctrl-C (or SIGTERM)
   1  another error, such as an address that is in use
   2  wrong usage
-  5  disk: a list cannot be read, or the state not be read or written";
+  5  disk: a list cannot be read, or the state not be read or written, or it is
+     in use by another tracker";
 
 /// Run a tracker: tell the peers of torrents about each other
 #[derive(clap::Args)]
@@ -71,9 +75,12 @@ pub struct Args {
     /// Where to keep the swarms: `memory`, or the URL of a Redis, such as redis://HOST; a cluster is several with commas
     #[arg(long, value_name = "STORE", default_value = "memory", value_parser = store)]
     store: StoreConfig,
-    /// A file that keeps the memory between runs: read at the start, if it is there, and written at the end
+    /// A file that keeps the memory between runs: read at the start, if it is there, written now and then and at the end
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
+    /// How often the file of --state is written while there is something new
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = state_interval, requires = "state")]
+    state_interval: Duration,
     /// What clients are asked to wait between announces; who is silent for half as long again is forgotten
     #[arg(long, value_name = "TIME", default_value = "30m", value_parser = interval)]
     interval: Duration,
@@ -137,6 +144,7 @@ fn config(args: &Args) -> TrackerConfig {
         _ => {}
     }
     config.state_file.clone_from(&args.state);
+    config.state_interval = args.state_interval;
     config.interval = args.interval;
     config.access = AccessConfig { allow: args.allow.clone(), deny: args.deny.clone() };
     config.proxies.clone_from(&args.proxy);
@@ -151,6 +159,12 @@ fn interval(text: &str) -> Result<Duration, String> {
     let interval = read_time(text)?;
     let allowed = Duration::from_secs(60)..=Duration::from_secs(8 * 60 * 60);
     if allowed.contains(&interval) { Ok(interval) } else { Err("it is from 1m to 8h".into()) }
+}
+
+fn state_interval(text: &str) -> Result<Duration, String> {
+    let interval = read_time(text)?;
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
+    if allowed.contains(&interval) { Ok(interval) } else { Err("it is from 1s to 24h".into()) }
 }
 
 fn store(text: &str) -> Result<StoreConfig, String> {
@@ -194,7 +208,7 @@ fn tell_where(tracker: &Tracker, screen: &Screen, json: &Json) {
 fn follow(tracker: &Tracker, screen: &Screen, json: &Json, stop: &Stop, hangups: &Receiver<()>) -> anyhow::Result<()> {
     let bar = screen.is_live().then(|| screen.bar("tracker"));
     let ticks = crossbeam_channel::tick(EVENT);
-    let (mut told, mut announces, mut away) = (Instant::now(), 0, false);
+    let (mut told, mut announces, mut away, mut unsaved) = (Instant::now(), 0, false, None);
     loop {
         select! {
             recv(stop.asked()) -> _ => break,
@@ -215,6 +229,15 @@ fn follow(tracker: &Tracker, screen: &Screen, json: &Json, stop: &Stop, hangups:
                     match &stats {
                         Ok(_) => screen.note("the store answers again"),
                         Err(error) => screen.warn(&error.to_string()),
+                    }
+                }
+                if let Ok(stats) = &stats
+                    && stats.state_error != unsaved
+                {
+                    unsaved.clone_from(&stats.state_error);
+                    match &unsaved {
+                        Some(error) => screen.warn(&format!("{NOT_SAVED}: {}", without_number(error))),
+                        None => screen.note("the state is saved again"),
                     }
                 }
                 let text = stats.as_ref().map_or_else(io::Error::to_string, said);
@@ -242,8 +265,9 @@ fn reload(tracker: &Tracker, screen: &Screen, json: &Json) {
             screen.note("the lists of torrents are read again");
         }
         Err(error) => {
-            json.event("reloaded", json!({ "error": error.to_string() }));
-            screen.warn(&format!("{error}; the lists stay as they were"));
+            let text = without_number(&error.to_string());
+            json.event("reloaded", json!({ "error": text }));
+            screen.warn(&format!("{text}; the lists stay as they were"));
         }
     }
 }
@@ -252,18 +276,19 @@ fn fields(stats: &TrackerStats) -> serde_json::Value {
     json!({
         "torrents": stats.torrents, "seeders": stats.seeders, "leechers": stats.leechers,
         "announces": stats.announces, "scrapes": stats.scrapes, "refused": stats.refused,
-        "announces_per_second": stats.announces_per_second,
+        "announces_per_second": stats.announces_per_second, "state_error": stats.state_error.as_deref().map(without_number),
     })
 }
 
 fn said(stats: &TrackerStats) -> String {
     let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     format!(
-        "{}, {}, {}, {:.0} announces/s, {} refused",
+        "{}, {}, {}, {:.0} announces/s, {} refused{}",
         count(number(stats.torrents), "torrent", "torrents"),
         count(number(stats.seeders), "seeder", "seeders"),
         count(number(stats.leechers), "leecher", "leechers"),
         stats.announces_per_second,
         stats.refused,
+        if stats.state_error.is_some() { format!("; {NOT_SAVED}") } else { String::new() },
     )
 }

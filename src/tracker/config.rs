@@ -23,9 +23,11 @@ pub struct TrackerConfig {
     pub admin: Option<SocketAddr>,
     /// Where it is kept who takes part. Default: in memory.
     pub store: StoreConfig,
-    /// Where the memory's content is kept between runs: read at the start, if it is there, and written at the end. Default:
-    /// `None`, nowhere.
+    /// Where the memory's content is kept between runs: read at the start, if it is there, and written now and then and at the
+    /// end. One tracker at a time has it: a file of that name with `.lock` behind it is locked. Default: `None`, nowhere.
     pub state_file: Option<PathBuf>,
+    /// How often the state file is written while there is something new. A crash loses what came since. Default: 5 min.
+    pub state_interval: Duration,
     /// What clients are asked to wait between announces. Default: 30 min.
     pub interval: Duration,
     /// Which torrents are served.
@@ -49,6 +51,7 @@ impl Default for TrackerConfig {
             admin: None,
             store: StoreConfig::default(),
             state_file: None,
+            state_interval: Duration::from_secs(5 * 60),
             interval: Duration::from_secs(30 * 60),
             access: AccessConfig::default(),
             proxies: Vec::new(),

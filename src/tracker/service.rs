@@ -17,6 +17,7 @@ use if_addrs::get_if_addrs;
 use super::access::Access;
 use super::config::TrackerConfig;
 use super::rates::Rates;
+use super::saving::Saving;
 use super::statistics::{Counter, Statistics};
 use super::store::{Announce, Store};
 use crate::discovery::interrupt::Interrupt;
@@ -33,6 +34,7 @@ pub(super) struct Service {
     pub(super) store: Box<dyn Store>,
     pub(super) access: Access,
     pub(super) statistics: Statistics,
+    pub(super) saving: Saving,
     pub(super) interrupt: Interrupt,
     rates: Option<Rates>,
     own: Own,
@@ -68,8 +70,8 @@ impl Service {
         let access = Access::new(config.access.clone())?;
         let rates = config.rate.map(|rate| Rates::new(rate, now));
         let own = Own::new(bound)?;
-        let (statistics, interrupt) = (Statistics::new(now), Interrupt::new());
-        Ok(Arc::new(Self { config, store, access, statistics, interrupt, rates, own }))
+        let (statistics, saving, interrupt) = (Statistics::new(now), Saving::new(now), Interrupt::new());
+        Ok(Arc::new(Self { config, store, access, statistics, saving, interrupt, rates, own }))
     }
 
     /// How many peers to give to who asks for so many, or does not say.

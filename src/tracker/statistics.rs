@@ -13,7 +13,7 @@ use super::store::Totals;
 const SAMPLES: usize = 300;
 
 /// What a [`Tracker`](super::Tracker) has seen and done.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct TrackerStats {
     /// Torrents that somebody takes part in.
@@ -30,6 +30,8 @@ pub struct TrackerStats {
     pub scrapes: u64,
     /// Requests and connections that were not served, for whatever reason.
     pub refused: u64,
+    /// Why the [state file](super::TrackerConfig::state_file) could not be written the last time; `None` where it could be.
+    pub state_error: Option<String>,
 }
 
 /// How requests come.
@@ -207,6 +209,7 @@ impl Statistics {
             announces_per_second: last.announces.iter().sum(),
             scrapes: sum(&[Counter::Scrapes]),
             refused: sum(&Counter::ERRORS),
+            state_error: None,
         }
     }
 

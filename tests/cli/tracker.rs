@@ -1,8 +1,10 @@
 //! `ropewalk tracker`.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Instant;
 
+use ropewalk::wire::tracker::http::Reply;
 use serde_json::Value;
 
 use super::{Running, album, fails, run, same_album};
@@ -16,6 +18,24 @@ fn tracker(folder: &std::path::Path, more: &[&str]) -> (Running, String) {
 
 fn has(torrents: u64) -> impl Fn(&Value) -> bool {
     move |event| event["event"] == "stats" && event["torrents"] == torrents
+}
+
+/// Announces a torrent of the tests as a leecher at this port of 127.0.0.1, and gives the ports of the others.
+fn announce(url: &str, port: u16) -> Vec<u16> {
+    let ask = format!("{url}?info_hash=aaaaaaaaaaaaaaaaaaaa&peer_id=-XX0001-{port:012}&port={port}&left=1");
+    let answer = ropewalk::fetch::fetch(&ask, None, 10_000).unwrap();
+    match Reply::decode(&answer).unwrap() {
+        Reply::Announced(reply) => reply.peers.iter().map(SocketAddr::port).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < super::PATIENCE, "{what}");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -32,6 +52,22 @@ fn peers_find_each_other_by_a_tracker_that_remembers_them_in_its_next_run() {
 
     let (mut second, _) = tracker(folder.path(), &["--state", "swarms"]);
     second.wait_for(has(1));
+}
+
+#[test]
+fn a_tracker_that_is_killed_has_lost_nothing_of_what_it_saved_and_its_file_is_free() {
+    let folder = album();
+    let (mut first, url) = tracker(folder.path(), &["--state", "swarms", "--state-interval", "1s"]);
+    announce(&url, 7);
+    until("the state is saved", || folder.path().join("swarms").is_file());
+    let other = ["tracker", "--http", "127.0.0.1:0", "--no-udp", "--state", "swarms"];
+    fails(folder.path(), &other, 5, "swarms is in use by another tracker; stop that one");
+    first.signal(rustix::process::Signal::KILL);
+    first.child.wait().unwrap();
+
+    let (mut second, url) = tracker(folder.path(), &["--state", "swarms"]);
+    second.wait_for(has(1));
+    assert_eq!(announce(&url, 8), [7]);
 }
 
 #[test]
@@ -73,6 +109,11 @@ fn what_a_tracker_cannot_do_is_said_before_it_listens() {
     for interval in ["0", "59s", "9h", "18446744073709551615"] {
         fails(folder.path(), &[&free[..], &["--interval", interval]].concat(), 2, "--interval");
     }
+    for interval in ["0s", "25h"] {
+        let state = ["--state", "new", "--state-interval", interval];
+        fails(folder.path(), &[&free[..], &state].concat(), 2, "--state-interval");
+    }
+    fails(folder.path(), &[&free[..], &["--state-interval", "5m"]].concat(), 2, "required arguments");
     fails(folder.path(), &["tracker", "--no-http", "--no-udp"], 2, "--no-udp");
     fails(folder.path(), &[&free[..], &["--store", "nowhere"]].concat(), 2, "nowhere");
 }
