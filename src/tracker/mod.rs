@@ -36,6 +36,7 @@ use self::store::Store;
 mod access;
 mod config;
 mod http;
+mod key;
 mod memory;
 mod network;
 mod rates;
@@ -49,9 +50,12 @@ mod udp;
 
 #[cfg(fuzzing)]
 pub(crate) use self::udp::fuzz::answer as fuzz_packets;
+#[cfg(fuzzing)]
+pub use self::udp::fuzz::{FUZZ_KEY, FuzzPacket};
 pub use config::{AccessConfig, MemoryConfig, RequestLimits, RequestRate, StoreConfig, TrackerConfig};
 #[cfg(fuzzing)]
 pub(crate) use http::fuzz_requests;
+pub use key::{AccessKey, AccessKeySyntax};
 pub use network::{IpNetwork, IpNetworkSyntax};
 #[cfg(feature = "redis")]
 pub use redis::{RedisConfig, RedisPlace, RedisPlaceError};
@@ -118,11 +122,11 @@ impl Tracker {
         self.admin
     }
 
-    /// The URL for a torrent's `announce`: of HTTP, if it listens for that. A tracker on an unspecified address is named by the
-    /// loopback one.
+    /// The URL for a torrent's `announce`: of HTTP, if it listens for that, and with the [key](AccessConfig::key). A tracker on
+    /// an unspecified address is named by the loopback one.
     pub fn announce_url(&self) -> String {
         let scheme = if self.http.is_empty() { "udp" } else { "http" };
-        format!("{scheme}://{}/announce", reachable(self.addr()))
+        format!("{scheme}://{}{}", reachable(self.addr()), self.service.access.announce_path())
     }
 
     /// How many torrents and peers take part, and how often was asked. An error where the store does not answer.

@@ -49,6 +49,12 @@ pub(super) enum Refusal {
     Own,
     #[error("this torrent is not served here")]
     NotServed,
+    #[error("this tracker wants its key in the announce URL: /KEY/announce")]
+    Key,
+    #[error("the options behind the announce are malformed")]
+    Options,
+    #[error("a scrape over UDP cannot have the key that this tracker wants; announce, or scrape over HTTP")]
+    KeylessScrape,
     #[error("too many requests from this address")]
     TooOften {
         /// When to ask again.
@@ -107,6 +113,12 @@ impl Service {
         rates.take(from, now).map_err(|retry| Refusal::TooOften { retry })
     }
 
+    /// What to tell who is refused before it is known what he asks for. It counts as any other request: keys cannot be tried
+    /// out faster than one may ask.
+    pub(super) fn refused(&self, refusal: Refusal, from: IpAddr, now: Instant) -> Refusal {
+        self.admit_from(from, now).err().unwrap_or(refusal)
+    }
+
     /// Starts the thread `tracker-tidy`, which ends with the interrupt.
     pub(super) fn start_tidying(self: &Arc<Self>) -> io::Result<JoinHandle<()>> {
         let service = self.clone();
@@ -127,6 +139,8 @@ impl Refusal {
         match self {
             Self::Port | Self::Own => Counter::Address,
             Self::NotServed => Counter::NotServed,
+            Self::Key | Self::KeylessScrape => Counter::Key,
+            Self::Options => Counter::Malformed,
             Self::TooOften { .. } => Counter::TooOften,
         }
     }

@@ -68,6 +68,8 @@ pub(super) enum Counter {
     Address,
     /// Torrents that are not served.
     NotServed,
+    /// Requests without the key, where there is one.
+    Key,
     /// Requests of an address that asked too often.
     TooOften,
     /// Requests that the store could not answer.
@@ -79,14 +81,15 @@ pub(super) enum Counter {
 }
 
 impl Counter {
-    const COUNT: usize = 11;
+    const COUNT: usize = 12;
 
     /// Those that say what went wrong.
-    pub(super) const ERRORS: [Self; 8] = [
+    pub(super) const ERRORS: [Self; 9] = [
         Self::Malformed,
         Self::ConnectionId,
         Self::Address,
         Self::NotServed,
+        Self::Key,
         Self::TooOften,
         Self::Unavailable,
         Self::Crowded,
@@ -103,6 +106,7 @@ impl Counter {
             Self::ConnectionId => "connection_id",
             Self::Address => "address",
             Self::NotServed => "not_served",
+            Self::Key => "key",
             Self::TooOften => "too_often",
             Self::Unavailable => "unavailable",
             Self::Crowded => "crowded",
