@@ -418,7 +418,7 @@ fn tracker_udp() -> Vec<Seed> {
         ("swarm-6", packets(0xc000, &swarm)),
         ("without-id", packets(0, &swarm)),
         ("keyed", packets(0xa000, &swarm)),
-        ("malformed-options", packets(0xa000, &[&swarm[0], &[&swarm[0], &b"\x02\x05/"[..]].concat()])),
+        ("malformed-options", packets(0xa000, &[swarm[0], &[swarm[0], &b"\x02\x05/"[..]].concat()])),
         ("port-0", packets(0x8000, &[&announce(0, 1, None)])),
         ("cut", packets(0x8000, &[&swarm[0][..97], &scrape[..15]])),
     ]
