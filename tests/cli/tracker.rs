@@ -11,18 +11,18 @@ use serde_json::Value;
 use super::{Running, album, fails, run, same_album};
 
 /// A tracker on a free port, over HTTP alone. Gives its announce URL.
-fn tracker(folder: &std::path::Path, more: &[&str]) -> (Running, String) {
+pub(super) fn tracker(folder: &std::path::Path, more: &[&str]) -> (Running, String) {
     let mut tracker = Running::start(folder, &[&["tracker", "--http", "127.0.0.1:0", "--no-udp"], more].concat());
     let listening = tracker.wait_for(|event| event["event"] == "listening");
     (tracker, format!("http://{}/announce", listening["http"][0].as_str().unwrap()))
 }
 
-fn has(torrents: u64) -> impl Fn(&Value) -> bool {
+pub(super) fn has(torrents: u64) -> impl Fn(&Value) -> bool {
     move |event| event["event"] == "stats" && event["torrents"] == torrents
 }
 
 /// Announces a torrent of the tests as a leecher at this port of 127.0.0.1, and gives the ports of the others.
-fn announce(url: &str, port: u16) -> Vec<u16> {
+pub(super) fn announce(url: &str, port: u16) -> Vec<u16> {
     let ask = format!("{url}?info_hash=aaaaaaaaaaaaaaaaaaaa&peer_id=-XX0001-{port:012}&port={port}&left=1");
     let answer = fetch(&ask, None, 10_000).unwrap();
     match Reply::decode(&answer).unwrap() {
@@ -177,4 +177,11 @@ fn what_a_tracker_cannot_do_is_said_before_it_listens() {
     fails(folder.path(), &[&free[..], &["--key", "a/b"]].concat(), 2, "letters, digits and");
     fails(folder.path(), &["tracker", "--no-http", "--no-udp"], 2, "--no-udp");
     fails(folder.path(), &[&free[..], &["--store", "nowhere"]].concat(), 2, "nowhere");
+}
+
+#[cfg(not(feature = "redis"))]
+#[test]
+fn without_redis_it_is_said_how_to_build_with_it() {
+    let folder = album();
+    fails(folder.path(), &["tracker", "--store", "redis://127.0.0.1"], 2, "`cargo install ropewalk --features redis`");
 }
