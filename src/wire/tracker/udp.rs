@@ -337,22 +337,21 @@ pub enum ResponseRef<'a> {
 impl ResponseRef<'_> {
     /// Appends the packet.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
-        let mut put = |numbers: &[u32]| numbers.iter().for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
         match *self {
             Self::Connect { transaction_id, connection_id } => {
-                put(&[action::CONNECT, transaction_id]);
+                put(&[action::CONNECT, transaction_id], out);
                 out.extend_from_slice(&connection_id.to_be_bytes());
             }
             Self::Announce { transaction_id, interval, leechers, seeders, peers } => {
-                put(&[action::ANNOUNCE, transaction_id, interval, leechers, seeders]);
+                put(&[action::ANNOUNCE, transaction_id, interval, leechers, seeders], out);
                 out.extend_from_slice(peers);
             }
             Self::Scrape { transaction_id, torrents } => {
-                put(&[action::SCRAPE, transaction_id]);
-                torrents.iter().for_each(|torrent| put(&[torrent.seeders, torrent.completed, torrent.leechers]));
+                put(&[action::SCRAPE, transaction_id], out);
+                torrents.iter().for_each(|torrent| put(&[torrent.seeders, torrent.completed, torrent.leechers], out));
             }
             Self::Error { transaction_id, message } => {
-                put(&[action::ERROR, transaction_id]);
+                put(&[action::ERROR, transaction_id], out);
                 out.extend_from_slice(message.as_bytes());
             }
         }
@@ -402,12 +401,12 @@ pub enum PacketError {
 
 fn request_head(connection_id: u64, action: u32, transaction_id: u32) -> Vec<u8> {
     let mut out = connection_id.to_be_bytes().to_vec();
-    out.extend(numbers([action, transaction_id]));
+    put(&[action, transaction_id], &mut out);
     out
 }
 
-fn numbers<const N: usize>(numbers: [u32; N]) -> Vec<u8> {
-    numbers.into_iter().flat_map(u32::to_be_bytes).collect()
+fn put(numbers: &[u32], out: &mut Vec<u8>) {
+    numbers.iter().for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
 }
 
 /// Bytes 16 to 98 of an announce.
@@ -426,7 +425,7 @@ fn encode_announce(announce: &AnnounceRequest, out: &mut Vec<u8>) {
     let ip = announce.ipv4.map_or(0, Ipv4Addr::to_bits);
     // A signed number on the wire, -1 for the tracker's own default.
     let numwant = announce.numwant.map_or(u32::MAX, |numwant| numwant.min(i32::MAX as u32));
-    out.extend(numbers([event, ip, announce.key, numwant]));
+    put(&[event, ip, announce.key, numwant], out);
     out.extend(announce.port.to_be_bytes());
 }
 
