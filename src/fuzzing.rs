@@ -8,6 +8,7 @@ use crate::metainfo::{InfoHash, Layout};
 use crate::net::mse::{Answerer, Dialler, Entropy, Method, Methods, MseError, torrent_name};
 use crate::storage::resume::Journal;
 use crate::tracker::IpNetwork;
+pub use crate::tracker::{FUZZ_KEY, FuzzPacket};
 
 /// [`bencode::decode`] by its second scan alone, which otherwise only sees what `bendy` refuses.
 pub fn decode_in_any_order(source: &[u8]) -> Result<(Tree<'_>, &[u8]), DecodeError> {
@@ -55,9 +56,8 @@ pub fn tracker_requests(bytes: &[u8], behind_proxy: bool) -> (usize, Vec<Vec<u8>
     crate::tracker::fuzz_requests(bytes, all.filter(|_| behind_proxy).as_slice())
 }
 
-/// Has a tracker answer packets over UDP, and gives what it answers to each. Of each it is said whether it comes over IPv6, and
-/// whether the connection id of its sender is to be put into it.
-pub fn tracker_packets<'a>(packets: impl Iterator<Item = (&'a mut [u8], bool, bool)>) -> Vec<Vec<Vec<u8>>> {
+/// Has trackers, of which one wants a key, answer packets over UDP, and gives what they answer to each.
+pub fn tracker_packets<'a>(packets: impl Iterator<Item = FuzzPacket<'a>>) -> Vec<Vec<Vec<u8>>> {
     crate::tracker::fuzz_packets(packets)
 }
 

@@ -10,6 +10,13 @@ mod blocklists;
 mod files;
 #[path = "cli/magnets.rs"]
 mod magnets;
+#[cfg(feature = "redis")]
+#[path = "rig/need.rs"]
+#[allow(dead_code, reason = "others use the rest")]
+mod need;
+#[cfg(feature = "redis")]
+#[path = "cli/redis.rs"]
+mod redis;
 #[path = "cli/share.rs"]
 mod share;
 #[path = "cli/swarms.rs"]

@@ -13,8 +13,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use ropewalk::InfoHash;
 use ropewalk::tracker::{Tracker, TrackerConfig};
+use ropewalk::{AddOptions, Config, InfoHash, Session, State};
 use serde_json::{Value, json};
 
 use clients::Job;
@@ -151,6 +151,70 @@ fn libtorrent_transmission_and_aria2_find_each_other_over_http() {
 #[test]
 fn libtorrent_transmission_and_aria2_find_each_other_over_udp() {
     clients_find_each_other(udp_url);
+}
+
+/// One that only asks trackers.
+fn session(ip: IpAddr) -> Session {
+    let mut config = Config::default();
+    config.dht.enabled = false;
+    config.listen.ports = 0..=0;
+    config.listen.bind = Some(ip.into());
+    Session::new(config).unwrap()
+}
+
+/// Two, of which one is ropewalk's own, find each other with the key, and are told why without it.
+fn clients_with_a_key_find_each_other(url: fn(&Tracker, &str) -> String) {
+    if !need::libtorrent() {
+        return;
+    }
+    Network::run_off_loopback(|network| {
+        let tracker = tracker(SocketAddr::new(network.ours, 0), |config| {
+            config.access.key = Some("sesame".parse().unwrap());
+        });
+        let ip = |last| IpAddr::from([10, 99, 0, last]);
+        let payload = Payload::folder(PIECE, Some(&url(&tracker, "/sesame")));
+        let (torrent, data) = (payload.torrent(), payload.data());
+        let (mut seeder, _) =
+            clients::libtorrent(&Job { torrent: &torrent, dir: &data, ip: ip(3) }, true, &[], &json!({}));
+        await_seeders(&tracker, 1, &mut seeder);
+        let folder = payload.empty_folder("ropewalk");
+        let getter = session(network.ours);
+        let download = getter.add(payload.metainfo.clone(), AddOptions::new(&folder)).unwrap();
+        assert_eq!(download.wait(PATIENCE), State::Seeding, "{:?} {:?}", download.trackers(), download.peers());
+        payload.assert_in(&folder);
+        await_seeders(&tracker, 2, &mut seeder);
+        seeder.kill();
+        getter.shutdown();
+
+        for path in ["", "/open"] {
+            let payload = Payload::folder(PIECE, Some(&url(&tracker, path)));
+            let folder = payload.empty_folder("libtorrent");
+            let job = Job { torrent: &payload.torrent(), dir: &folder, ip: ip(5) };
+            let (mut libtorrent, _) = clients::libtorrent(&job, false, &[], &json!({}));
+            // It does not say the reason where that comes over UDP.
+            libtorrent.wait_for("tracker sent a failure message");
+            let other = session(network.ours);
+            let refused = other.add(payload.metainfo.clone(), AddOptions::new(payload.empty_folder("out"))).unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            while !refused.trackers().iter().any(|tracker| {
+                tracker.error.as_ref().is_some_and(|message| message.contains("wants its key in the announce URL"))
+            }) {
+                assert!(Instant::now() < deadline, "{:?}", refused.trackers());
+                libtorrent.glance();
+            }
+            other.shutdown();
+        }
+    });
+}
+
+#[test]
+fn clients_with_the_key_are_served_over_http() {
+    clients_with_a_key_find_each_other(|tracker, path| format!("http://{}{path}/announce", tracker.http()[0]));
+}
+
+#[test]
+fn clients_with_the_key_are_served_over_udp() {
+    clients_with_a_key_find_each_other(|tracker, path| format!("udp://{}{path}/announce", tracker.udp()[0]));
 }
 
 /// One that seeds is found by one that does not.

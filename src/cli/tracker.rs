@@ -1,17 +1,17 @@
 //! `ropewalk tracker`: a tracker server until it is stopped.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select};
 use ropewalk::tracker::{
-    AccessConfig, IpNetwork, MemoryConfig, RequestRate, StoreConfig, Tracker, TrackerConfig, TrackerStats,
+    AccessConfig, AccessKey, IpNetwork, MemoryConfig, RequestRate, StoreConfig, Tracker, TrackerConfig, TrackerStats,
 };
 use serde_json::json;
 
-use super::exit::{Code, failed};
+use super::exit::{Code, failed, without_number};
 use super::json::Json;
 use super::screen::{EVENT, Screen, search};
 use super::signal::Stop;
@@ -19,6 +19,8 @@ use super::words::{count, read_time};
 
 /// How often a plain line says what goes on, where anything did.
 const LINE: Duration = Duration::from_secs(60);
+
+const NOT_SAVED: &str = "the state is not saved";
 
 const ABOUT: &str = "\
 Run a tracker: tell the peers of torrents about each other
@@ -33,12 +35,14 @@ Examples:
   ropewalk tracker --admin 127.0.0.1:8080 --state swarms.state
   ropewalk tracker --http 127.0.0.1:6969 --proxy 127.0.0.1 --no-udp
   ropewalk tracker --store redis://127.0.0.1 --allow torrents.txt
+  ropewalk tracker --http 7969 --udp 7969 --key sesame
   ropewalk create album --tracker http://tracker.example:6969/announce
 
 Events of --json, one object per line:
   listening  http, udp (lists of ADDR:PORT), admin (or null)
   stats      once a second: torrents, seeders, leechers, announces, scrapes,
-             refused (since the start), announces_per_second; or error, where
+             refused (since the start), announces_per_second, state_error (why
+             the file of --state cannot be written, or null); or error, where
              the store does not answer
   reloaded   after SIGHUP; or error
   error      message, result, code
@@ -47,18 +51,19 @@ Exit codes:
   0  stopped by Ctrl-C (or SIGTERM)
   1  another error, such as an address that is in use
   2  wrong usage
-  5  disk: a list cannot be read, or the state not be read or written";
+  5  disk: a list cannot be read, or the state not be read or written, or it is
+     in use by another tracker";
 
 /// Run a tracker: tell the peers of torrents about each other
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_help = EXAMPLES)]
 pub struct Args {
-    /// Where to listen for HTTP, instead of all addresses at port 6969; may be given again
-    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "no_http")]
-    http: Vec<SocketAddr>,
-    /// Where to listen for UDP, instead of all addresses at port 6969; may be given again
-    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "no_udp")]
-    udp: Vec<SocketAddr>,
+    /// Where to listen for HTTP, instead of all addresses at port 6969; a port alone is all addresses; may be given again
+    #[arg(long, value_name = "[ADDR:]PORT", conflicts_with = "no_http", value_parser = place)]
+    http: Vec<Place>,
+    /// Where to listen for UDP, instead of all addresses at port 6969; a port alone is all addresses; may be given again
+    #[arg(long, value_name = "[ADDR:]PORT", conflicts_with = "no_udp", value_parser = place)]
+    udp: Vec<Place>,
     /// Do not listen for HTTP
     #[arg(long, conflicts_with = "no_udp")]
     no_http: bool,
@@ -66,14 +71,17 @@ pub struct Args {
     #[arg(long)]
     no_udp: bool,
     /// Where to serve a page of what goes on, /stats.json and /metrics; give one that strangers do not reach
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     admin: Option<SocketAddr>,
     /// Where to keep the swarms: `memory`, or the URL of a Redis, such as redis://HOST; a cluster is several with commas
     #[arg(long, value_name = "STORE", default_value = "memory", value_parser = store)]
     store: StoreConfig,
-    /// A file that keeps the memory between runs: read at the start, if it is there, and written at the end
+    /// A file that keeps the memory between runs: read at the start, if it is there, written now and then and at the end
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
+    /// How often the file of --state is written while there is something new
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = state_interval, requires = "state")]
+    state_interval: Duration,
     /// What clients are asked to wait between announces; who is silent for half as long again is forgotten
     #[arg(long, value_name = "TIME", default_value = "30m", value_parser = interval)]
     interval: Duration,
@@ -83,6 +91,9 @@ pub struct Args {
     /// Do not serve the torrents of this file
     #[arg(long, value_name = "FILE")]
     deny: Option<PathBuf>,
+    /// Serve only who knows this word: announce URLs are http://HOST:PORT/WORD/announce then, and the same with udp
+    #[arg(long, value_name = "WORD")]
+    key: Option<AccessKey>,
     /// Believe this address or network of proxies where a request came from (X-Forwarded-For); may be given again
     #[arg(long, value_name = "ADDR[/BITS]")]
     proxy: Vec<IpNetwork>,
@@ -92,10 +103,17 @@ pub struct Args {
     /// The most peers in an answer
     #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
     peers: u16,
+    /// Answer scrapes over HTTP that name no torrent with so many; 0 refuses them
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    full_scrape: u32,
     /// Tell what goes on as one JSON object per line on stdout
     #[arg(long)]
     pub json: bool,
 }
+
+/// Where to listen: one address, or all of them at one port.
+#[derive(Clone, Debug)]
+struct Place(Vec<SocketAddr>);
 
 pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let json = Json::new(args.json);
@@ -107,7 +125,7 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
         return Err(failed(Code::Disk, text));
     }
     let tracker = Tracker::with(config(args)).map_err(told)?;
-    tell_where(&tracker, screen, &json);
+    tell_where(&tracker, args.key.is_some(), screen, &json);
     let outcome = follow(&tracker, screen, &json, stop, &hangups);
     tracker.stop().map_err(told)?;
     outcome?;
@@ -120,12 +138,12 @@ fn config(args: &Args) -> TrackerConfig {
     match (args.no_http, args.http.is_empty()) {
         (true, _) => config.http.clear(),
         (false, true) => {}
-        (false, false) => config.http.clone_from(&args.http),
+        (false, false) => config.http = addresses(&args.http),
     }
     match (args.no_udp, args.udp.is_empty()) {
         (true, _) => config.udp.clear(),
         (false, true) => {}
-        (false, false) => config.udp.clone_from(&args.udp),
+        (false, false) => config.udp = addresses(&args.udp),
     }
     config.admin = args.admin;
     config.store = args.store.clone();
@@ -137,13 +155,32 @@ fn config(args: &Args) -> TrackerConfig {
         _ => {}
     }
     config.state_file.clone_from(&args.state);
+    config.state_interval = args.state_interval;
     config.interval = args.interval;
-    config.access = AccessConfig { allow: args.allow.clone(), deny: args.deny.clone() };
+    config.access = AccessConfig { allow: args.allow.clone(), deny: args.deny.clone(), key: args.key.clone() };
     config.proxies.clone_from(&args.proxy);
     config.rate = args.rate.map(|per_minute| RequestRate { per_minute, burst: per_minute.saturating_mul(2) });
     config.limits.peers = args.peers.into();
+    config.limits.full_scrape = args.full_scrape as usize;
     config.limits.usual_peers = config.limits.usual_peers.min(config.limits.peers);
     config
+}
+
+fn addresses(places: &[Place]) -> Vec<SocketAddr> {
+    places.iter().flat_map(|place| place.0.iter().copied()).collect()
+}
+
+fn place(text: &str) -> Result<Place, String> {
+    match text.parse::<u16>() {
+        Ok(port) => Ok(Place(vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()])),
+        Err(_) => text.parse().map(|addr| Place(vec![addr])).map_err(|_| {
+            "not an address with a port, such as 192.0.2.1:6969 or [2001:db8::1]:6969, nor a port such as 6969".into()
+        }),
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "not an address with a port, such as 127.0.0.1:8080 or [::1]:8080".into())
 }
 
 /// Between a minute and eight hours: a store remembers nobody for longer than half as long again.
@@ -151,6 +188,12 @@ fn interval(text: &str) -> Result<Duration, String> {
     let interval = read_time(text)?;
     let allowed = Duration::from_secs(60)..=Duration::from_secs(8 * 60 * 60);
     if allowed.contains(&interval) { Ok(interval) } else { Err("it is from 1m to 8h".into()) }
+}
+
+fn state_interval(text: &str) -> Result<Duration, String> {
+    let interval = read_time(text)?;
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
+    if allowed.contains(&interval) { Ok(interval) } else { Err("it is from 1s to 24h".into()) }
 }
 
 fn store(text: &str) -> Result<StoreConfig, String> {
@@ -177,13 +220,15 @@ fn told(error: io::Error) -> anyhow::Error {
     }
 }
 
-fn tell_where(tracker: &Tracker, screen: &Screen, json: &Json) {
+fn tell_where(tracker: &Tracker, keyed: bool, screen: &Screen, json: &Json) {
     let texts = |addrs: &[SocketAddr]| addrs.iter().map(SocketAddr::to_string).collect::<Vec<_>>();
     let (http, udp) = (texts(tracker.http()), texts(tracker.udp()));
     let admin = tracker.admin().map(|addr| addr.to_string());
     json.event("listening", json!({ "http": http, "udp": udp, "admin": admin }));
     for (scheme, addrs) in [("http", &http), ("udp", &udp)] {
-        addrs.iter().for_each(|addr| screen.note(&format!("listening: {scheme}://{addr}/announce")));
+        // The key itself is nobody's business who reads what a service says.
+        let path = if keyed { "/KEY/announce" } else { "/announce" };
+        addrs.iter().for_each(|addr| screen.note(&format!("listening: {scheme}://{addr}{path}")));
     }
     if let Some(admin) = admin {
         screen.note(&format!("what goes on: http://{admin}/"));
@@ -194,7 +239,7 @@ fn tell_where(tracker: &Tracker, screen: &Screen, json: &Json) {
 fn follow(tracker: &Tracker, screen: &Screen, json: &Json, stop: &Stop, hangups: &Receiver<()>) -> anyhow::Result<()> {
     let bar = screen.is_live().then(|| screen.bar("tracker"));
     let ticks = crossbeam_channel::tick(EVENT);
-    let (mut told, mut announces, mut away) = (Instant::now(), 0, false);
+    let (mut told, mut announces, mut away, mut unsaved) = (Instant::now(), 0, false, None);
     loop {
         select! {
             recv(stop.asked()) -> _ => break,
@@ -215,6 +260,15 @@ fn follow(tracker: &Tracker, screen: &Screen, json: &Json, stop: &Stop, hangups:
                     match &stats {
                         Ok(_) => screen.note("the store answers again"),
                         Err(error) => screen.warn(&error.to_string()),
+                    }
+                }
+                if let Ok(stats) = &stats
+                    && stats.state_error != unsaved
+                {
+                    unsaved.clone_from(&stats.state_error);
+                    match &unsaved {
+                        Some(error) => screen.warn(&format!("{NOT_SAVED}: {}", without_number(error))),
+                        None => screen.note("the state is saved again"),
                     }
                 }
                 let text = stats.as_ref().map_or_else(io::Error::to_string, said);
@@ -242,8 +296,9 @@ fn reload(tracker: &Tracker, screen: &Screen, json: &Json) {
             screen.note("the lists of torrents are read again");
         }
         Err(error) => {
-            json.event("reloaded", json!({ "error": error.to_string() }));
-            screen.warn(&format!("{error}; the lists stay as they were"));
+            let text = without_number(&error.to_string());
+            json.event("reloaded", json!({ "error": text }));
+            screen.warn(&format!("{text}; the lists stay as they were"));
         }
     }
 }
@@ -252,18 +307,19 @@ fn fields(stats: &TrackerStats) -> serde_json::Value {
     json!({
         "torrents": stats.torrents, "seeders": stats.seeders, "leechers": stats.leechers,
         "announces": stats.announces, "scrapes": stats.scrapes, "refused": stats.refused,
-        "announces_per_second": stats.announces_per_second,
+        "announces_per_second": stats.announces_per_second, "state_error": stats.state_error.as_deref().map(without_number),
     })
 }
 
 fn said(stats: &TrackerStats) -> String {
     let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     format!(
-        "{}, {}, {}, {:.0} announces/s, {} refused",
+        "{}, {}, {}, {:.0} announces/s, {} refused{}",
         count(number(stats.torrents), "torrent", "torrents"),
         count(number(stats.seeders), "seeder", "seeders"),
         count(number(stats.leechers), "leecher", "leechers"),
         stats.announces_per_second,
         stats.refused,
+        if stats.state_error.is_some() { format!("; {NOT_SAVED}") } else { String::new() },
     )
 }

@@ -291,9 +291,6 @@ impl Owner {
             return;
         }
         self.book.set_seeding(true);
-        if let Some(announcer) = &self.announcer {
-            announcer.completed();
-        }
         self.send_haves();
         self.update_interest();
         self.tell_upload_only();
@@ -301,6 +298,10 @@ impl Owner {
         self.journal(Moment::Finished);
         self.resources.pool.shrink();
         self.publish();
+        // Trackers are told what is published: not that it is complete and lacks the last pieces.
+        if let Some(announcer) = &self.announcer {
+            announcer.completed();
+        }
         self.shared.tell(&Event::Finished);
         self.shared.tell(&Event::State(self.shared.snapshot().stats.state.clone()));
         self.choke_round(Instant::now());

@@ -1,4 +1,5 @@
-//! Which torrents are served: lists of info-hashes from files, read at the start and again when asked to.
+//! What is served, and to whom: lists of info-hashes from files, read at the start and again when asked to, and the key that
+//! the path of an announce URL must have.
 
 use std::collections::HashSet;
 use std::fs;
@@ -39,6 +40,31 @@ impl Access {
         lists.allowed.as_ref().is_none_or(|allowed| allowed.contains(info_hash)) && !lists.denied.contains(info_hash)
     }
 
+    /// Whether there is a key.
+    pub(super) fn is_keyed(&self) -> bool {
+        self.config.key.is_some()
+    }
+
+    /// What is asked for, of a path with the key in front of it; `None` where that is missing. Without a key it is the path.
+    pub(super) fn endpoint<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
+        match &self.config.key {
+            None => Some(path),
+            Some(key) => path.strip_prefix(b"/")?.strip_prefix(key.as_str().as_bytes()),
+        }
+    }
+
+    /// The path at which announces are served.
+    pub(super) fn announce_path(&self) -> String {
+        self.config.key.iter().flat_map(|key| ["/", key.as_str()]).chain(["/announce"]).collect()
+    }
+
+    /// Whether this is a path, perhaps with a query behind it, at which announces are served.
+    pub(super) fn is_announce_url<'a>(&self, parts: impl Iterator<Item = &'a [u8]>) -> bool {
+        let path = parts.flatten().copied().take_while(|&byte| byte != b'?');
+        let key = self.config.key.iter().flat_map(|key| ["/", key.as_str()]);
+        path.eq(key.chain(["/announce"]).flat_map(str::bytes))
+    }
+
     /// Reads the files again. Where one cannot be read, or has a line that is none, the old lists stay in force.
     pub(super) fn reload(&self) -> io::Result<()> {
         let lists = Lists::read(&self.config)?;
@@ -75,6 +101,26 @@ mod tests {
     }
 
     #[test]
+    fn with_a_key_only_paths_with_it_are_served() {
+        let open = Access::new(AccessConfig::default()).unwrap();
+        assert_eq!(open.endpoint(b"/announce"), Some(&b"/announce"[..]));
+        assert_eq!((open.is_keyed(), open.announce_path()), (false, "/announce".to_owned()));
+        let key = Some("sesame".parse().unwrap());
+        let access = Access::new(AccessConfig { key, ..AccessConfig::default() }).unwrap();
+        assert_eq!((access.is_keyed(), access.announce_path()), (true, "/sesame/announce".to_owned()));
+        assert_eq!(access.endpoint(b"/sesame/scrape"), Some(&b"/scrape"[..]));
+        for path in ["/announce", "/sesam/announce", "/x/sesame/announce", "sesame/announce", "/", ""] {
+            assert_eq!(access.endpoint(path.as_bytes()), None, "{path}");
+        }
+        let is_served = |parts: &[&str]| access.is_announce_url(parts.iter().map(|part| part.as_bytes()));
+        assert!(is_served(&["/sesame/announce"]) && is_served(&["/ses", "", "ame/announce?/", "x"]));
+        for parts in [&["/sesame/announce/"][..], &["/sesame/", "announc"], &["?/sesame/announce"], &["/announce"], &[]]
+        {
+            assert!(!is_served(parts), "{parts:?}");
+        }
+    }
+
+    #[test]
     fn without_lists_all_torrents_are_served() {
         assert!(Access::new(AccessConfig::default()).unwrap().allows(&hash(1)));
     }
@@ -85,7 +131,7 @@ mod tests {
         let (allow, deny) = (folder.path().join("allow"), folder.path().join("deny"));
         fs::write(&allow, format!("# two of ours\n{}\n\n  {} # the other\r\n", hash(1), hash(2))).unwrap();
         fs::write(&deny, hash(2).to_string().to_uppercase()).unwrap();
-        let access = Access::new(AccessConfig { allow: Some(allow), deny: Some(deny) }).unwrap();
+        let access = Access::new(AccessConfig { allow: Some(allow), deny: Some(deny), key: None }).unwrap();
         assert_eq!([1, 2, 3].map(|byte| access.allows(&hash(byte))), [true, false, false]);
     }
 
@@ -94,7 +140,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let deny = folder.path().join("deny");
         fs::write(&deny, "").unwrap();
-        let access = Access::new(AccessConfig { allow: None, deny: Some(deny.clone()) }).unwrap();
+        let access = Access::new(AccessConfig { deny: Some(deny.clone()), ..AccessConfig::default() }).unwrap();
         assert!(access.allows(&hash(1)));
         fs::write(&deny, hash(1).to_string()).unwrap();
         access.reload().unwrap();

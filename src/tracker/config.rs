@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::key::AccessKey;
 use super::network::IpNetwork;
 
 /// The port that trackers are usually at.
@@ -23,12 +24,14 @@ pub struct TrackerConfig {
     pub admin: Option<SocketAddr>,
     /// Where it is kept who takes part. Default: in memory.
     pub store: StoreConfig,
-    /// Where the memory's content is kept between runs: read at the start, if it is there, and written at the end. Default:
-    /// `None`, nowhere.
+    /// Where the memory's content is kept between runs: read at the start, if it is there, and written now and then and at the
+    /// end. One tracker at a time has it: a file of that name with `.lock` behind it is locked. Default: `None`, nowhere.
     pub state_file: Option<PathBuf>,
+    /// How often the state file is written while there is something new. A crash loses what came since. Default: 5 min.
+    pub state_interval: Duration,
     /// What clients are asked to wait between announces. Default: 30 min.
     pub interval: Duration,
-    /// Which torrents are served.
+    /// Which torrents are served, and to whom.
     pub access: AccessConfig,
     /// Whose word is believed on where a request came from (`X-Forwarded-For`). Default: nobody's.
     pub proxies: Vec<IpNetwork>,
@@ -49,6 +52,7 @@ impl Default for TrackerConfig {
             admin: None,
             store: StoreConfig::default(),
             state_file: None,
+            state_interval: Duration::from_secs(5 * 60),
             interval: Duration::from_secs(30 * 60),
             access: AccessConfig::default(),
             proxies: Vec::new(),
@@ -97,7 +101,7 @@ impl Default for MemoryConfig {
     }
 }
 
-/// Which torrents are served. The files have an info-hash a line, 40 hexadecimal digits; what is behind a `#` is a comment.
+/// What is served, and to whom. The files have an info-hash a line, 40 hexadecimal digits; what is behind a `#` is a comment.
 /// [`Tracker::reload`](super::Tracker::reload) reads them again.
 #[derive(Clone, Debug, Default)]
 pub struct AccessConfig {
@@ -105,6 +109,10 @@ pub struct AccessConfig {
     pub allow: Option<PathBuf>,
     /// Names torrents that are not served, even if they are allowed. Default: `None`, none.
     pub deny: Option<PathBuf>,
+    /// Has the tracker serve only who knows its key, which stands in the path of announce URLs: `/KEY/announce`, and for HTTP
+    /// `/KEY/scrape`. Over UDP clients say the path in announces (BEP 41) and not in scrapes, which are refused then. Default:
+    /// `None`, it serves everybody.
+    pub key: Option<AccessKey>,
 }
 
 /// How much one request may ask, and how many connections there may be.

@@ -20,6 +20,7 @@
 //! | `tracker-udp` | a socket of the same address as others' | that |
 //! | `tracker-page` | connections of who runs the tracker | all of them |
 //! | `tracker-tidy` | the samples of the statistics; looks after the store | the next second |
+//! | `tracker-save` | nothing that lasts; writes the state file, where there is one | the time for it |
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -35,11 +36,13 @@ use self::store::Store;
 mod access;
 mod config;
 mod http;
+mod key;
 mod memory;
 mod network;
 mod rates;
 #[cfg(feature = "redis")]
 mod redis;
+mod saving;
 mod service;
 mod statistics;
 mod store;
@@ -47,9 +50,12 @@ mod udp;
 
 #[cfg(fuzzing)]
 pub(crate) use self::udp::fuzz::answer as fuzz_packets;
+#[cfg(fuzzing)]
+pub use self::udp::fuzz::{FUZZ_KEY, FuzzPacket};
 pub use config::{AccessConfig, MemoryConfig, RequestLimits, RequestRate, StoreConfig, TrackerConfig};
 #[cfg(fuzzing)]
 pub(crate) use http::fuzz_requests;
+pub use key::{AccessKey, AccessKeySyntax};
 pub use network::{IpNetwork, IpNetworkSyntax};
 #[cfg(feature = "redis")]
 pub use redis::{RedisConfig, RedisPlace, RedisPlaceError};
@@ -90,6 +96,9 @@ impl Tracker {
         http::start(trackers, admin, &tracker.service, &mut tracker.threads)?;
         udp::start(sockets, &tracker.service, &mut tracker.threads)?;
         tracker.threads.push(tracker.service.start_tidying()?);
+        if tracker.service.config.state_file.is_some() {
+            tracker.threads.push(saving::start(&tracker.service)?);
+        }
         Ok(tracker)
     }
 
@@ -113,17 +122,18 @@ impl Tracker {
         self.admin
     }
 
-    /// The URL for a torrent's `announce`: of HTTP, if it listens for that. A tracker on an unspecified address is named by the
-    /// loopback one.
+    /// The URL for a torrent's `announce`: of HTTP, if it listens for that, and with the [key](AccessConfig::key). A tracker on
+    /// an unspecified address is named by the loopback one.
     pub fn announce_url(&self) -> String {
         let scheme = if self.http.is_empty() { "udp" } else { "http" };
-        format!("{scheme}://{}/announce", reachable(self.addr()))
+        format!("{scheme}://{}{}", reachable(self.addr()), self.service.access.announce_path())
     }
 
     /// How many torrents and peers take part, and how often was asked. An error where the store does not answer.
     pub fn stats(&self) -> io::Result<TrackerStats> {
         let totals = self.service.store.totals(Instant::now()).map_err(io::Error::other)?;
-        Ok(self.service.statistics.in_all(totals))
+        let state_error = self.service.saving.last().error;
+        Ok(TrackerStats { state_error, ..self.service.statistics.in_all(totals) })
     }
 
     /// Reads the lists of torrents that are served, or not, again ([`AccessConfig`]). Where a file cannot be read, the lists
@@ -144,7 +154,7 @@ impl Tracker {
             return Ok(());
         }
         self.threads.drain(..).for_each(|thread| drop(thread.join()));
-        self.service.store.close(Instant::now())
+        self.service.store.save(Instant::now())
     }
 }
 

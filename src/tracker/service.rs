@@ -17,6 +17,7 @@ use if_addrs::get_if_addrs;
 use super::access::Access;
 use super::config::TrackerConfig;
 use super::rates::Rates;
+use super::saving::Saving;
 use super::statistics::{Counter, Statistics};
 use super::store::{Announce, Store};
 use crate::discovery::interrupt::Interrupt;
@@ -33,6 +34,7 @@ pub(super) struct Service {
     pub(super) store: Box<dyn Store>,
     pub(super) access: Access,
     pub(super) statistics: Statistics,
+    pub(super) saving: Saving,
     pub(super) interrupt: Interrupt,
     rates: Option<Rates>,
     own: Own,
@@ -47,6 +49,12 @@ pub(super) enum Refusal {
     Own,
     #[error("this torrent is not served here")]
     NotServed,
+    #[error("this tracker wants its key in the announce URL: /KEY/announce")]
+    Key,
+    #[error("the options behind the announce are malformed")]
+    Options,
+    #[error("a scrape over UDP cannot have the key that this tracker wants; announce, or scrape over HTTP")]
+    KeylessScrape,
     #[error("too many requests from this address")]
     TooOften {
         /// When to ask again.
@@ -68,8 +76,8 @@ impl Service {
         let access = Access::new(config.access.clone())?;
         let rates = config.rate.map(|rate| Rates::new(rate, now));
         let own = Own::new(bound)?;
-        let (statistics, interrupt) = (Statistics::new(now), Interrupt::new());
-        Ok(Arc::new(Self { config, store, access, statistics, interrupt, rates, own }))
+        let (statistics, saving, interrupt) = (Statistics::new(now), Saving::new(now), Interrupt::new());
+        Ok(Arc::new(Self { config, store, access, statistics, saving, interrupt, rates, own }))
     }
 
     /// How many peers to give to who asks for so many, or does not say.
@@ -105,6 +113,12 @@ impl Service {
         rates.take(from, now).map_err(|retry| Refusal::TooOften { retry })
     }
 
+    /// What to tell who is refused before it is known what he asks for. It counts as any other request: keys cannot be tried
+    /// out faster than one may ask.
+    pub(super) fn refused(&self, refusal: Refusal, from: IpAddr, now: Instant) -> Refusal {
+        self.admit_from(from, now).err().unwrap_or(refusal)
+    }
+
     /// Starts the thread `tracker-tidy`, which ends with the interrupt.
     pub(super) fn start_tidying(self: &Arc<Self>) -> io::Result<JoinHandle<()>> {
         let service = self.clone();
@@ -125,6 +139,8 @@ impl Refusal {
         match self {
             Self::Port | Self::Own => Counter::Address,
             Self::NotServed => Counter::NotServed,
+            Self::Key | Self::KeylessScrape => Counter::Key,
+            Self::Options => Counter::Malformed,
             Self::TooOften { .. } => Counter::TooOften,
         }
     }

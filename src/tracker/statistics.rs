@@ -13,7 +13,7 @@ use super::store::Totals;
 const SAMPLES: usize = 300;
 
 /// What a [`Tracker`](super::Tracker) has seen and done.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct TrackerStats {
     /// Torrents that somebody takes part in.
@@ -30,6 +30,8 @@ pub struct TrackerStats {
     pub scrapes: u64,
     /// Requests and connections that were not served, for whatever reason.
     pub refused: u64,
+    /// Why the [state file](super::TrackerConfig::state_file) could not be written the last time; `None` where it could be.
+    pub state_error: Option<String>,
 }
 
 /// How requests come.
@@ -66,6 +68,8 @@ pub(super) enum Counter {
     Address,
     /// Torrents that are not served.
     NotServed,
+    /// Requests without the key, where there is one.
+    Key,
     /// Requests of an address that asked too often.
     TooOften,
     /// Requests that the store could not answer.
@@ -77,14 +81,15 @@ pub(super) enum Counter {
 }
 
 impl Counter {
-    const COUNT: usize = 11;
+    const COUNT: usize = 12;
 
     /// Those that say what went wrong.
-    pub(super) const ERRORS: [Self; 8] = [
+    pub(super) const ERRORS: [Self; 9] = [
         Self::Malformed,
         Self::ConnectionId,
         Self::Address,
         Self::NotServed,
+        Self::Key,
         Self::TooOften,
         Self::Unavailable,
         Self::Crowded,
@@ -101,6 +106,7 @@ impl Counter {
             Self::ConnectionId => "connection_id",
             Self::Address => "address",
             Self::NotServed => "not_served",
+            Self::Key => "key",
             Self::TooOften => "too_often",
             Self::Unavailable => "unavailable",
             Self::Crowded => "crowded",
@@ -207,6 +213,7 @@ impl Statistics {
             announces_per_second: last.announces.iter().sum(),
             scrapes: sum(&[Counter::Scrapes]),
             refused: sum(&Counter::ERRORS),
+            state_error: None,
         }
     }
 

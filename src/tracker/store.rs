@@ -4,6 +4,7 @@
 //! [`memory`](super::memory), or behind a server that several trackers share.
 
 use std::io;
+use std::iter::Sum;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -91,6 +92,17 @@ pub(super) struct Totals {
     pub(super) no_room: u64,
 }
 
+impl Sum for Totals {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(Self::default(), |sum, part| Self {
+            torrents: sum.torrents + part.torrents,
+            seeders: sum.seeders + part.seeders,
+            leechers: sum.leechers + part.leechers,
+            no_room: sum.no_room + part.no_room,
+        })
+    }
+}
+
 /// Who takes part in which torrent. Called by all servers' threads at once.
 pub(super) trait Store: Send + Sync {
     /// Takes note of announces, and answers each, in their order: `answer` is called once for each with its place in the
@@ -118,8 +130,14 @@ pub(super) trait Store: Send + Sync {
     /// What is to be done now and then, by a thread of the tracker's own.
     fn tidy(&self, now: Instant);
 
-    /// What is to be done at the end, when nobody else calls any more.
-    fn close(&self, _now: Instant) -> io::Result<()> {
+    /// A number that is another one once there is something more to save: 0 in the beginning.
+    fn changes(&self) -> u64 {
+        0
+    }
+
+    /// Keeps what there is for the next run, where there is a place for it. Called now and then, and in the end; never by two
+    /// at once.
+    fn save(&self, _now: Instant) -> io::Result<()> {
         Ok(())
     }
 }

@@ -186,7 +186,53 @@ fn a_tracker_that_starts_again_knows_its_swarms() {
     let tracker = start().unwrap();
     let (_second, peers) = announcer(&tracker, 1002, 5);
     assert_eq!(peers.recv_timeout(PATIENCE).unwrap(), [SocketAddr::from(([127, 0, 0, 1], 1001))]);
+    assert!(start().unwrap_err().to_string().contains("state is in use by another tracker; stop that one"));
     drop(tracker);
     std::fs::write(&file, "something else").unwrap();
     assert!(start().unwrap_err().to_string().ends_with("state is not a tracker's state"));
+}
+
+#[test]
+fn a_tracker_that_cannot_save_says_so_serves_on_and_saves_when_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sub/state");
+    let tracker = Tracker::with(TrackerConfig {
+        http: vec![loopback()],
+        udp: Vec::new(),
+        admin: Some(loopback()),
+        state_file: Some(file.clone()),
+        state_interval: Duration::from_millis(1),
+        ..TrackerConfig::default()
+    })
+    .unwrap();
+    // Where it would be written there is a folder: that holds for root, too.
+    let obstacle = folder.path().join("sub/state.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        let start = Instant::now();
+        while !holds() {
+            assert!(start.elapsed() < PATIENCE, "{what}: {:?}", tracker.stats());
+            thread::yield_now();
+        }
+    };
+    let (first, _) = announcer(&tracker, 1001, 5);
+    until("it cannot be saved", &|| tracker.stats().unwrap().state_error.is_some());
+    let error = tracker.stats().unwrap().state_error.unwrap();
+    assert!(error.starts_with(&format!("{}: ", file.display())), "{error}");
+    let page = |path: &str| {
+        let mut stream = TcpStream::connect(tracker.admin().unwrap()).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        page
+    };
+    assert!(page("/metrics").contains("\nropewalk_tracker_state_failing 1\n"));
+    let stats = page("/stats.json");
+    assert!(stats.contains("\"saved_seconds_ago\":") && !stats.contains("\"state\":null"), "{stats}");
+    await_leechers(&first, 1);
+    std::fs::remove_dir(&obstacle).unwrap();
+    until("it is saved again", &|| tracker.stats().unwrap().state_error.is_none());
+    assert!(file.is_file());
+    assert!(page("/metrics").contains("\nropewalk_tracker_state_failing 0\n"));
+    drop(first);
 }

@@ -1,21 +1,42 @@
 //! `ropewalk tracker`.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Instant;
 
+use ropewalk::fetch::fetch;
+use ropewalk::wire::tracker::http::Reply;
 use serde_json::Value;
 
 use super::{Running, album, fails, run, same_album};
 
 /// A tracker on a free port, over HTTP alone. Gives its announce URL.
-fn tracker(folder: &std::path::Path, more: &[&str]) -> (Running, String) {
+pub(super) fn tracker(folder: &std::path::Path, more: &[&str]) -> (Running, String) {
     let mut tracker = Running::start(folder, &[&["tracker", "--http", "127.0.0.1:0", "--no-udp"], more].concat());
     let listening = tracker.wait_for(|event| event["event"] == "listening");
     (tracker, format!("http://{}/announce", listening["http"][0].as_str().unwrap()))
 }
 
-fn has(torrents: u64) -> impl Fn(&Value) -> bool {
+pub(super) fn has(torrents: u64) -> impl Fn(&Value) -> bool {
     move |event| event["event"] == "stats" && event["torrents"] == torrents
+}
+
+/// Announces a torrent of the tests as a leecher at this port of 127.0.0.1, and gives the ports of the others.
+pub(super) fn announce(url: &str, port: u16) -> Vec<u16> {
+    let ask = format!("{url}?info_hash=aaaaaaaaaaaaaaaaaaaa&peer_id=-XX0001-{port:012}&port={port}&left=1");
+    let answer = fetch(&ask, None, 10_000).unwrap();
+    match Reply::decode(&answer).unwrap() {
+        Reply::Announced(reply) => reply.peers.iter().map(SocketAddr::port).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < super::PATIENCE, "{what}");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -35,6 +56,68 @@ fn peers_find_each_other_by_a_tracker_that_remembers_them_in_its_next_run() {
 }
 
 #[test]
+fn a_tracker_that_is_killed_has_lost_nothing_of_what_it_saved_and_its_file_is_free() {
+    let folder = album();
+    let (mut first, url) = tracker(folder.path(), &["--state", "swarms", "--state-interval", "1s"]);
+    announce(&url, 7);
+    until("the state is saved", || folder.path().join("swarms").is_file());
+    let other = ["tracker", "--http", "127.0.0.1:0", "--no-udp", "--state", "swarms"];
+    fails(folder.path(), &other, 5, "swarms is in use by another tracker; stop that one");
+    first.signal(rustix::process::Signal::KILL);
+    first.child.wait().unwrap();
+
+    let (mut second, url) = tracker(folder.path(), &["--state", "swarms"]);
+    second.wait_for(has(1));
+    assert_eq!(announce(&url, 8), [7]);
+}
+
+#[test]
+fn a_full_scrape_is_answered_where_it_is_allowed_and_with_no_more_than_that() {
+    let folder = album();
+    let (_plain, url) = tracker(folder.path(), &[]);
+    let scrape = |url: &str| fetch(&url.replace("announce", "scrape"), None, 10_000).unwrap();
+    assert!(scrape(&url).starts_with(b"d14:failure reason"));
+    let (_full, url) = tracker(folder.path(), &["--full-scrape", "2"]);
+    for torrent in ["a", "b", "c"] {
+        let ask = format!("{url}?info_hash={}&peer_id=-XX0001-123456789012&port=7&left=1", torrent.repeat(20));
+        fetch(&ask, None, 10_000).unwrap();
+    }
+    let answer = scrape(&url);
+    assert!(answer.starts_with(b"d5:filesd20:"), "{}", answer.escape_ascii());
+    assert_eq!(answer.windows(10).filter(|part| part == b"8:complete").count(), 2, "{}", answer.escape_ascii());
+}
+
+#[test]
+fn a_tracker_with_a_key_serves_who_knows_it_and_does_not_tell_it() {
+    let folder = album();
+    let (mut tracker, open) = tracker(folder.path(), &["--key", "sesame"]);
+    let keyed = open.replace("/announce", "/sesame/announce");
+    assert_eq!((announce(&keyed, 7), announce(&keyed, 8)), (vec![], vec![7]));
+    for wrong in [&open, &open.replace("/announce", "/open/announce"), &open.replace("/announce", "/scrape")] {
+        let answer = fetch(wrong, None, 10_000).unwrap();
+        assert!(answer.starts_with(b"d14:failure reason"), "{}", answer.escape_ascii());
+        assert!(answer.windows(14).any(|part| part == b"wants its key "), "{}", answer.escape_ascii());
+    }
+    tracker.wait_for(|event| event["refused"] == 3);
+    tracker.interrupt();
+    let (code, events) = tracker.ended();
+    assert_eq!(code, Some(0));
+    assert!(!format!("{events:?}").contains("sesame"));
+}
+
+#[test]
+fn a_port_alone_is_all_addresses() {
+    let folder = album();
+    let mut tracker = Running::start(folder.path(), &["tracker", "--http", "0", "--no-udp"]);
+    let listening = tracker.wait_for(|event| event["event"] == "listening");
+    let addrs: Vec<SocketAddr> = serde_json::from_value(listening["http"].clone()).unwrap();
+    let has_ipv6 = TcpListener::bind("[::]:0").is_ok();
+    assert_eq!(addrs.len(), if has_ipv6 { 2 } else { 1 }, "{addrs:?}");
+    assert!(addrs.iter().all(|addr| addr.ip().is_unspecified()));
+    assert!(announce(&format!("http://127.0.0.1:{}/announce", addrs[0].port()), 7).is_empty());
+}
+
+#[test]
 fn lists_of_torrents_are_read_again_when_the_tracker_is_told_to() {
     let folder = album();
     let hash = "0123456789abcdef0123456789abcdef01234567";
@@ -42,15 +125,24 @@ fn lists_of_torrents_are_read_again_when_the_tracker_is_told_to() {
     let (mut tracker, url) = tracker(folder.path(), &["--allow", "allow"]);
     let escaped = "%01%23%45%67%89%ab%cd%ef%01%23%45%67%89%ab%cd%ef%01%23%45%67";
     let ask = format!("{url}?info_hash={escaped}&peer_id=-XX0001-123456789012&port=7&left=1");
-    let answer = |ask: &str| ropewalk::fetch::fetch(ask, None, 10_000).unwrap();
+    let answer = |ask: &str| fetch(ask, None, 10_000).unwrap();
     assert!(answer(&ask).windows(8).any(|part| part == b"interval"));
     fs::write(folder.path().join("allow"), "# none\n").unwrap();
     tracker.hang_up();
     tracker.wait_for(|event| event["event"] == "reloaded" && event["error"].is_null());
     assert!(answer(&ask).windows(14).any(|part| part == b"failure reason"));
-    fs::write(folder.path().join("allow"), "nonsense\n").unwrap();
-    tracker.hang_up();
-    tracker.wait_for(|event| event["event"] == "reloaded" && event["error"].is_string());
+    for (what, expected) in
+        [(Some("nonsense\n"), "allow, line 1: not an info-hash"), (None, "No such file or directory")]
+    {
+        match what {
+            Some(text) => fs::write(folder.path().join("allow"), text).unwrap(),
+            None => fs::remove_file(folder.path().join("allow")).unwrap(),
+        }
+        tracker.hang_up();
+        let told = tracker.wait_for(|event| event["event"] == "reloaded" && event["error"].is_string());
+        let error = told["error"].as_str().unwrap();
+        assert!(error.contains(expected) && !error.contains("os error"), "{error}");
+    }
 }
 
 #[test]
@@ -73,6 +165,23 @@ fn what_a_tracker_cannot_do_is_said_before_it_listens() {
     for interval in ["0", "59s", "9h", "18446744073709551615"] {
         fails(folder.path(), &[&free[..], &["--interval", interval]].concat(), 2, "--interval");
     }
+    for interval in ["0s", "25h"] {
+        let state = ["--state", "new", "--state-interval", interval];
+        fails(folder.path(), &[&free[..], &state].concat(), 2, "--state-interval");
+    }
+    fails(folder.path(), &[&free[..], &["--state-interval", "5m"]].concat(), 2, "required arguments");
+    for option in ["--http", "--udp"] {
+        fails(folder.path(), &["tracker", option, "localhost"], 2, "such as 192.0.2.1:6969 or [2001:db8::1]:6969");
+    }
+    fails(folder.path(), &[&free[..], &["--admin", "8080"]].concat(), 2, "such as 127.0.0.1:8080");
+    fails(folder.path(), &[&free[..], &["--key", "a/b"]].concat(), 2, "letters, digits and");
     fails(folder.path(), &["tracker", "--no-http", "--no-udp"], 2, "--no-udp");
     fails(folder.path(), &[&free[..], &["--store", "nowhere"]].concat(), 2, "nowhere");
+}
+
+#[cfg(not(feature = "redis"))]
+#[test]
+fn without_redis_it_is_said_how_to_build_with_it() {
+    let folder = album();
+    fails(folder.path(), &["tracker", "--store", "redis://127.0.0.1"], 2, "`cargo install ropewalk --features redis`");
 }

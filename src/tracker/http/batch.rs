@@ -52,6 +52,11 @@ impl Batch {
     /// Takes a request from the connection with this number, to answer it now or later.
     pub(super) fn take(&mut self, number: u32, head: &Head<'_>, service: &Service, now: Instant) {
         let limits = &service.config.limits;
+        let Some(path) = service.access.endpoint(head.path) else {
+            self.refuse(number, service.refused(Refusal::Key, head.client, now), head.ending, service, now);
+            return;
+        };
+        let head = &Head { path, ..*head };
         match head.query(&mut self.torrents, limits.scrape, |asked| service.wanted(asked)) {
             Ok(Query::Announce(announce, form)) => match service.admit(&announce, now) {
                 Ok(()) => {

@@ -141,6 +141,11 @@ impl Pages {
                     "error": unavailable.to_string(),
                 }),
             },
+            "state": service.config.state_file.as_ref().map(|_| {
+                let last = service.saving.last();
+                let age = now.saturating_duration_since(last.at).as_secs();
+                json!({ "saved_seconds_ago": age, "error": last.error })
+            }),
             "transports": Value::Object(transports.into_iter().collect()),
             "recent": { "announces": rates(|sample| sample.announces), "scrapes": rates(|sample| sample.scrapes) },
             "swarms": swarms.iter().map(swarm).collect::<Vec<_>>(),
@@ -178,6 +183,13 @@ impl Pages {
             text.value(&[("kind", "leecher")], totals.leechers);
             text.begin("no_room_total", "counter", "Announces of peers that were not kept, for there was no room.");
             text.value(&[], totals.no_room);
+        }
+        if service.config.state_file.is_some() {
+            let last = service.saving.last();
+            text.begin("state_age_seconds", "gauge", "For how long the state file has not been up to date.");
+            text.value(&[], now.saturating_duration_since(last.at).as_secs());
+            text.begin("state_failing", "gauge", "Whether the state file could not be written the last time.");
+            text.value(&[], last.error.is_some().into());
         }
         text.begin("open_http_connections", "gauge", "TCP connections to the tracker now.");
         text.value(&[], self.crowd.len() as u64);

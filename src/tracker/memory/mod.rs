@@ -4,12 +4,12 @@
 //! others are, but nobody is told of it. It refuses clocks and randomness: `now` and the seed are given.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use self::file::StateFile;
 use self::keyed::Keyed;
 use self::shard::{Outcome, Shard};
 use self::swarm::Setting;
@@ -17,6 +17,7 @@ use super::config::MemoryConfig;
 use super::store::{Announce, Counts, Reply, Store, SwarmHealth, Totals, Unavailable};
 use crate::metainfo::InfoHash;
 
+mod file;
 mod health;
 mod keyed;
 mod roster;
@@ -25,9 +26,6 @@ mod state;
 mod swarm;
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-use self::state::StateError;
 
 /// So many that a few threads seldom wait for each other.
 const SHARDS: usize = 64;
@@ -46,8 +44,8 @@ const REMOVED_AT_ONCE: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Memory {
     config: MemoryConfig,
-    /// Where its content is kept at the end.
-    file: Option<PathBuf>,
+    /// Where its content is kept.
+    file: Option<StateFile>,
     keyed: Keyed,
     start: Instant,
     /// Each protects its swarms. One is taken at a time, by whoever announces, scrapes or tidies, and is not held while a
@@ -140,14 +138,8 @@ impl Store for Memory {
     }
 
     fn totals(&self, _now: Instant) -> Result<Totals, Unavailable> {
-        let mut totals = Totals { no_room: self.no_room.load(Ordering::Relaxed), ..Totals::default() };
-        for shard in &self.shards {
-            let shard = shard.lock();
-            totals.torrents += shard.len() as u64;
-            totals.seeders += shard.seeders;
-            totals.leechers += shard.leechers;
-        }
-        Ok(totals)
+        let totals: Totals = self.shards.iter().map(|shard| shard.lock().totals()).sum();
+        Ok(Totals { no_room: self.no_room.load(Ordering::Relaxed), ..totals })
     }
 
     fn health(&self, most: usize, now: Instant) -> Result<Vec<SwarmHealth>, Unavailable> {
@@ -167,8 +159,12 @@ impl Store for Memory {
         }
     }
 
-    fn close(&self, now: Instant) -> io::Result<()> {
-        self.file.as_deref().map_or(Ok(()), |file| self.save(file, now).map_err(io::Error::other))
+    fn changes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.lock().changes()).sum()
+    }
+
+    fn save(&self, now: Instant) -> io::Result<()> {
+        self.file.as_ref().map_or(Ok(()), |file| self.save_to(file, now).map_err(io::Error::other))
     }
 }
 

@@ -9,7 +9,7 @@ use hashbrown::HashTable;
 use super::keyed::Keyed;
 use super::swarm::{Noted, Setting, Swarm};
 use crate::metainfo::InfoHash;
-use crate::tracker::store::{Announce, Counts, Reply};
+use crate::tracker::store::{Announce, Counts, Reply, Totals};
 use crate::wire::tracker::Event;
 
 /// Lists in the wheel. A peer is kept at most so much longer than the expiry time as this divides it.
@@ -30,8 +30,9 @@ pub(super) struct Shard {
     /// The first of the slots that are free.
     free: u32,
     wheel: Wheel,
-    pub(super) seeders: u64,
-    pub(super) leechers: u64,
+    seeders: u64,
+    leechers: u64,
+    changes: u64,
 }
 
 /// A place for a swarm.
@@ -80,6 +81,7 @@ impl Shard {
             wheel: Wheel { grain, heads: vec![NONE; SPOKES as usize], next: tick / grain },
             seeders: 0,
             leechers: 0,
+            changes: 0,
         }
     }
 
@@ -91,6 +93,7 @@ impl Shard {
         room: bool,
         reply: &mut Reply,
     ) -> Outcome {
+        self.changes += 1;
         let found = self.find(&announce.info_hash);
         let at = match found {
             Some(at) => at,
@@ -118,8 +121,13 @@ impl Shard {
         self.find(info_hash).map(|at| self.swarm(at))
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.table.len()
+    pub(super) fn totals(&self) -> Totals {
+        Totals { torrents: self.table.len() as u64, seeders: self.seeders, leechers: self.leechers, no_room: 0 }
+    }
+
+    /// How often it was announced to and somebody expired.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Whether it has this swarm.
@@ -149,7 +157,9 @@ impl Shard {
             let before = swarm.counts();
             let oldest = swarm.expire(tick, self.expiry, &mut room, self.keyed);
             let after = swarm.counts();
-            outcome.peers += self.count(before, after);
+            let peers = self.count(before, after);
+            self.changes += u64::from(peers != 0);
+            outcome.peers += peers;
             match oldest {
                 // The swarm stays in the list, and is the next that is looked at.
                 Some(age) if age > self.expiry => break,

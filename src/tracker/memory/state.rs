@@ -17,14 +17,13 @@
 //!     4   CRC-32C of all bytes before
 //! ```
 
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Memory;
+use super::file::StateFile;
 use super::keyed::Keyed;
 use super::roster::{Detail, Place, Roster};
 use super::swarm::Swarm;
@@ -34,6 +33,10 @@ use crate::wire::handshake::PeerId;
 
 const MAGIC: &[u8; 8] = b"RWSWARMS";
 const VERSION: u32 = 1;
+
+/// The longest that writing a file is taken to last, in seconds: a peer that announced longer ago than 16 bits tell, less this,
+/// did so after the writing had begun. No peer is kept for that long.
+const LONGEST_SAVE: u16 = 2 * 3600;
 
 /// Why a state file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -46,41 +49,26 @@ pub(crate) enum StateError {
     Version { path: PathBuf, version: u32 },
     #[error("{} is damaged; the tracker begins without it when it is removed", .0.display())]
     Damaged(PathBuf),
+    #[error("{} is in use by another tracker; stop that one, or keep the state of this one in another file", .0.display())]
+    InUse(PathBuf),
 }
 
 impl Memory {
-    /// A store with what a file has, as far as there is room for it, which is written there again at the end. Where there is no
-    /// such file, it is empty.
+    /// A store with what a file has, as far as there is room for it, which is saved there again and is nobody else's meanwhile.
+    /// Where there is no such file, it is empty.
     pub(crate) fn load(path: &Path, config: &MemoryConfig, seed: u64, now: Instant) -> Result<Self, StateError> {
-        let memory = Self { file: Some(path.into()), ..Self::new(config, seed, now) };
-        let file = match File::open(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(memory),
-            file => file.map_err(|source| StateError::Io { path: path.into(), source })?,
-        };
-        memory.read(&mut BufReader::with_capacity(1 << 16, file)).map_err(|wrong| wrong.at(path))?;
-        Ok(memory)
+        let file = StateFile::take(path)?;
+        let memory = Self::new(config, seed, now);
+        if let Some(content) = file.open().map_err(|source| StateError::Io { path: path.into(), source })? {
+            memory.read(&mut BufReader::with_capacity(1 << 16, content)).map_err(|wrong| wrong.at(path))?;
+        }
+        Ok(Self { file: Some(file), ..memory })
     }
 
-    /// Writes what there is to a file, which is replaced as a whole or not at all. Swarms may change meanwhile: each is written
-    /// as it is at some moment.
-    pub(super) fn save(&self, path: &Path, now: Instant) -> Result<(), StateError> {
-        self.replace(path, now).map_err(|source| StateError::Io { path: path.into(), source })
-    }
-
-    fn replace(&self, path: &Path, now: Instant) -> io::Result<()> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)?;
-        let mut temporary = OsString::from(path);
-        // Two processes do not write into each other's.
-        temporary.push(format!(".{}.new", std::process::id()));
-        let write = || {
-            let mut file = BufWriter::new(File::create(&temporary)?);
-            self.write(&mut file, now)?;
-            file.into_inner()?.sync_all()?;
-            fs::rename(&temporary, path)
-        };
-        write().inspect_err(|_| drop(fs::remove_file(&temporary)))?;
-        File::open(folder)?.sync_all()
+    /// Writes what there is to its file. Swarms may change meanwhile: each is written as it is at some moment.
+    pub(super) fn save_to(&self, file: &StateFile, now: Instant) -> Result<(), StateError> {
+        let failed = |source| StateError::Io { path: file.path().into(), source };
+        file.replace(|out| self.write(out, now)).map_err(failed)
     }
 
     fn write(&self, out: &mut impl Write, now: Instant) -> io::Result<()> {
@@ -170,7 +158,9 @@ fn encode(swarm: &Swarm, tick: u32, out: &mut Vec<u8>) {
 fn encode_peers<const N: usize>(roster: &Roster<N>, tick: u32, out: &mut Vec<u8>) {
     for (place, detail) in (0..roster.len()).map(|at| (roster.place(at), roster.detail(at))) {
         out.extend(place.endpoint);
-        out.extend((tick as u16).wrapping_sub(place.seen).to_le_bytes());
+        let age = (tick as u16).wrapping_sub(place.seen);
+        let age = if age > u16::MAX - LONGEST_SAVE { 0 } else { age };
+        out.extend(age.to_le_bytes());
         out.extend(detail.id.as_bytes());
         [detail.key, detail.uploaded, detail.downloaded].iter().for_each(|number| out.extend(number.to_le_bytes()));
     }

@@ -4,12 +4,14 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::{Memory, StateError};
+use super::Memory;
 use crate::metainfo::InfoHash;
 use crate::tracker::config::MemoryConfig;
 use crate::tracker::store::{Announce, Counts, Reply, Store};
 use crate::wire::handshake::PeerId;
 use crate::wire::tracker::{Event, Family, compact_peers};
+
+mod state;
 
 const TORRENT: InfoHash = InfoHash::new([0xff; 20]);
 const EXPIRY: u64 = 60;
@@ -275,87 +277,6 @@ fn health_names_the_largest_swarms_their_clients_and_what_they_say_they_transfer
     assert_eq!(largest[0].down_rate, 0);
     let later = memory.health(1, after(90 + 10 * 1800)).unwrap();
     assert!(later[0].up_rate < expected / 1000);
-}
-
-#[test]
-fn a_saved_state_is_loaded_with_the_time_that_peers_have_left() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("sub/state");
-    let start = Instant::now();
-    let after = |seconds| start + Duration::from_secs(seconds);
-    let memory = Memory::load(&path, &config(), 1, start).unwrap();
-    for number in 1..=100 {
-        tell(&memory, announce(number, u64::from(number % 2), Some(Event::Completed)), after(u64::from(number) / 4));
-    }
-    let v6 = Announce { addr: "[2001:db8::1]:1".parse().unwrap(), ..announce(1, 9, None) };
-    tell(&memory, Announce { info_hash: InfoHash::new([1; 20]), ..v6 }, after(30));
-    memory.save(&path, after(40)).unwrap();
-    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-    // Another run, another seed, another clock.
-    let later = after(100_000);
-    let again = Memory::load(&path, &config(), 2, later).unwrap();
-    assert_eq!(scraped(&again, later), counts(50, 50, 100));
-    assert_eq!(again.totals(later).unwrap(), memory.totals(after(40)).unwrap());
-    let reply = tell(&again, Announce { info_hash: InfoHash::new([1; 20]), ..announce(5, 9, None) }, later);
-    assert_eq!(reply.counts, counts(0, 2, 0));
-    // Those that had announced 40 to 15 s before the save are the first to go.
-    again.tidy(later + Duration::from_secs(EXPIRY - 40 + 12));
-    assert_eq!(scraped(&again, later).seeders + scraped(&again, later).leechers, 100 - 47);
-    again.tidy(later + Duration::from_secs(EXPIRY - 15 + 1));
-    assert_eq!(scraped(&again, later), Counts::default());
-}
-
-#[test]
-fn a_state_file_that_is_cut_or_changed_is_an_error_wherever_it_is() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("state");
-    let now = Instant::now();
-    let memory = Memory::new(&config(), 1, now);
-    (1..=3).for_each(|number| drop(tell(&memory, announce(number, 9, None), now)));
-    memory.save(&path, now).unwrap();
-    let whole = std::fs::read(&path).unwrap();
-    let load = |bytes: &[u8]| {
-        std::fs::write(&path, bytes).unwrap();
-        Memory::load(&path, &config(), 1, now)
-    };
-    load(&whole).unwrap();
-    for at in 0..whole.len() {
-        let cut = load(&whole[..at]).unwrap_err();
-        assert!(
-            matches!(cut, StateError::Damaged(_)) || at < 8 && matches!(cut, StateError::Foreign(_)),
-            "{at}: {cut}"
-        );
-        let mut changed = whole.clone();
-        changed[at] ^= 0x10;
-        let error = load(&changed).unwrap_err();
-        match at {
-            0..8 => assert!(matches!(error, StateError::Foreign(_)), "{at}: {error}"),
-            8..12 => assert!(matches!(error, StateError::Version { .. }), "{at}: {error}"),
-            _ => assert!(matches!(error, StateError::Damaged(_)), "{at}: {error}"),
-        }
-    }
-    assert!(matches!(load(&[whole.as_slice(), b"x"].concat()), Err(StateError::Damaged(_))));
-}
-
-#[test]
-fn of_a_state_file_no_more_is_kept_than_there_may_be() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("state");
-    let now = Instant::now();
-    let memory = Memory::new(&config(), 1, now);
-    for number in 0..40 {
-        let info_hash = InfoHash::new([number as u8 % 4; 20]);
-        tell(&memory, Announce { info_hash, ..announce(number, 9, None) }, now);
-    }
-    memory.save(&path, now).unwrap();
-    let kept = |config| {
-        let totals = Memory::load(&path, &config, 1, now).unwrap().totals(now).unwrap();
-        (totals.torrents, totals.leechers)
-    };
-    assert_eq!(kept(config()), (4, 40));
-    assert_eq!(kept(MemoryConfig { torrents: 3, ..config() }), (3, 30));
-    assert_eq!(kept(MemoryConfig { peers_per_torrent: 2, ..config() }), (4, 8));
-    assert_eq!(kept(MemoryConfig { peers: 15, ..config() }), (2, 15));
 }
 
 /// What the store should do, done as simply as possible.

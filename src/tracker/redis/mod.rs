@@ -123,12 +123,7 @@ impl RedisStore {
         for ((part, _), answer) in commands.iter().zip(answers) {
             sums.insert(*part, self.read(answer, command::read_totals)?);
         }
-        Ok(sums.into_values().fold(Totals::default(), |sum, part| Totals {
-            torrents: sum.torrents + part.torrents,
-            seeders: sum.seeders + part.seeders,
-            leechers: sum.leechers + part.leechers,
-            no_room: 0,
-        }))
+        Ok(sums.into_values().sum())
     }
 
     /// The largest swarms of a part of the index, with the sizes that it has.

@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use super::ids::ConnectionIds;
 use crate::metainfo::InfoHash;
-use crate::tracker::service::Service;
+use crate::tracker::service::{Refusal, Service};
 use crate::tracker::statistics::{Counter, Tally, Transport};
 use crate::tracker::store::{Announce, Counts, Reply};
 use crate::wire::tracker::AnnounceRequest;
-use crate::wire::tracker::udp::{MAX_SCRAPE, RequestRef, ResponseRef, ScrapeEntry};
+use crate::wire::tracker::udp::{MAX_SCRAPE, RequestRef, ResponseRef, ScrapeEntry, url_parts};
 
 /// The longest payload of an answer: what passes everywhere in one piece (RFC 8200, less the headers of IPv6 and UDP).
 const MAX_ANSWER: usize = 1280 - 40 - 8;
@@ -85,10 +85,11 @@ impl Desk {
             {
                 self.tally.count(Counter::ConnectionId);
             }
-            RequestRef::Announce { transaction_id, announce, .. } => {
+            RequestRef::Announce { transaction_id, announce, options, .. } => {
                 let announce = self.checked(&announce, from);
                 let asker = Asker { client, transaction_id };
-                match self.service.admit(&announce, now) {
+                let admitted = self.look_at_url(options, from.ip(), now);
+                match admitted.and_then(|()| self.service.admit(&announce, now)) {
                     Ok(()) => {
                         self.announces.push(announce);
                         self.announcers.push(asker);
@@ -98,7 +99,12 @@ impl Desk {
             }
             RequestRef::Scrape { transaction_id, info_hashes, .. } => {
                 let asker = Asker { client, transaction_id };
-                match self.service.admit_from(from.ip(), now) {
+                let admitted = if self.service.access.is_keyed() {
+                    Err(self.service.refused(Refusal::KeylessScrape, from.ip(), now))
+                } else {
+                    self.service.admit_from(from.ip(), now)
+                };
+                match admitted {
                     Ok(()) => {
                         self.hashes.extend(info_hashes.iter().copied().map(InfoHash::new));
                         self.scrapers.push((asker, info_hashes.len()));
@@ -179,6 +185,22 @@ impl Desk {
         }
         self.hashes.clear();
         self.scrapers.clear();
+    }
+
+    /// Whether the options behind an announce have the URL with the key, where there is one; else they are not looked at.
+    fn look_at_url(&self, options: &[u8], from: IpAddr, now: Instant) -> Result<(), Refusal> {
+        let access = &self.service.access;
+        if !access.is_keyed() {
+            return Ok(());
+        }
+        let refusal = if url_parts(options).any(|part| part.is_err()) {
+            Refusal::Options
+        } else if !access.is_announce_url(url_parts(options).flatten()) {
+            Refusal::Key
+        } else {
+            return Ok(());
+        };
+        Err(self.service.refused(refusal, from, now))
     }
 
     /// What a client says of itself, with its address as it is: the one that is named in the packet is not looked at.

@@ -7,7 +7,7 @@ use super::Bound;
 use super::desk::{Client, Desk};
 use super::ids::ConnectionIds;
 use crate::metainfo::InfoHash;
-use crate::tracker::config::TrackerConfig;
+use crate::tracker::config::{AccessConfig, RequestRate, TrackerConfig};
 use crate::tracker::memory::Memory;
 use crate::tracker::service::Service;
 use crate::tracker::statistics::{Counter, Transport};
@@ -228,6 +228,11 @@ fn what_is_refused_is_told_why_in_fewer_bytes_than_it_took_to_ask() {
     let mut tracker = Tracker::in_memory();
     let connection_id = tracker.connect(client(1));
     let packet = announce(&AnnounceRequest { port: 0, ..request(1, 5) }, connection_id);
+    // Nobody asked for a key: what is malformed behind the announce is not looked at.
+    let malformed = [packet.as_slice(), b"\x02\x09/"].concat();
+    assert!(
+        matches!(tracker.ask(&malformed, client(1)), Some(Response::Error { message, .. }) if message.contains("port"))
+    );
     tracker.take(&packet, client(1));
     let (answer, _) = tracker.sent.pop().unwrap();
     assert!(answer.len() < packet.len());
@@ -236,7 +241,57 @@ fn what_is_refused_is_told_why_in_fewer_bytes_than_it_took_to_ask() {
         other => panic!("{other:?}"),
     }
     tracker.desk.answer(tracker.now, &mut |_, _| unreachable!("it has been answered"));
-    assert_eq!(tracker.count(Counter::Address), 1);
+    assert_eq!(tracker.count(Counter::Address), 2);
+}
+
+#[test]
+fn with_a_key_announces_are_served_that_say_it_in_their_url() {
+    let access = AccessConfig { key: Some("sesame".parse().unwrap()), ..AccessConfig::default() };
+    let config = TrackerConfig { access, ..TrackerConfig::default() };
+    let mut tracker = Tracker::new(config, Box::new(Memory::new(&Default::default(), 1, Instant::now())));
+    let connection_id = tracker.connect(client(1));
+    let plain = {
+        let announce = request(1, 5);
+        Request::Announce { connection_id, transaction_id: 8, announce, url_data: Vec::new() }.encode()
+    };
+    let mut answer = |options: &[u8]| match tracker.ask(&[&plain, options].concat(), client(1)) {
+        Some(Response::Announce { .. }) => "served".to_owned(),
+        Some(Response::Error { transaction_id: 8, message }) => message,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(answer(b"\x02\x10/sesame/announce"), "served");
+    assert_eq!(answer(b"\x01\x02\x05/sesa\x63\x02xx\x02\x0fme/announce?a=b\x00\x02\xff"), "served");
+    for options in
+        [&b""[..], b"\x02\x00", b"\x02\x09/announce", b"\x00\x02\x10/sesame/announce", b"\x63\x10/sesame/announce"]
+    {
+        let said = answer(options);
+        assert!(said.contains("wants its key") && !said.contains("sesame"), "{said}");
+    }
+    assert!(answer(b"\x02\x10/sesame/announce\x02\x01").contains("malformed"));
+    let refused = tracker.ask(&scrape(vec![TORRENT], connection_id), client(1));
+    assert!(matches!(refused, Some(Response::Error { transaction_id: 9, message }) if message.contains("over HTTP")));
+    assert_eq!((tracker.count(Counter::Announces), tracker.count(Counter::Key)), (2, 6));
+    assert_eq!((tracker.count(Counter::Malformed), tracker.count(Counter::Scrapes)), (1, 0));
+}
+
+#[test]
+fn keys_are_not_tried_out_faster_than_one_may_ask() {
+    let access = AccessConfig { key: Some("sesame".parse().unwrap()), ..AccessConfig::default() };
+    let rate = Some(RequestRate { per_minute: 1, burst: 1 });
+    let config = TrackerConfig { access, rate, ..TrackerConfig::default() };
+    let mut tracker = Tracker::new(config, Box::new(Memory::new(&Default::default(), 1, Instant::now())));
+    let connection_id = tracker.connect(client(1));
+    let mut said = |key: &str| {
+        let url_data = format!("/{key}/announce").into_bytes();
+        let announce = Request::Announce { connection_id, transaction_id: 8, announce: request(1, 5), url_data };
+        match tracker.ask(&announce.encode(), client(1)) {
+            Some(Response::Error { message, .. }) => message,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(said("open").contains("key"));
+    assert!(said("close").contains("too many"));
+    assert!(said("sesame").contains("too many"), "a right guess is not told from a wrong one");
 }
 
 /// A store that cannot answer.

@@ -63,7 +63,8 @@ pub enum Request {
         transaction_id: u32,
         /// What to announce; its tracker id, IPv6 address and [`Event::Paused`] have no place here and are not sent.
         announce: AnnounceRequest,
-        /// Path and query of the tracker's URL (BEP 41), see [`url_data`]; nothing of it is sent where it is empty.
+        /// Path and query of the tracker's URL (BEP 41), see [`url_data`]; nothing of it is sent where it is empty, and no
+        /// more than 2048 bytes are read.
         url_data: Vec<u8>,
     },
     /// Asks for the numbers of some torrents.
@@ -104,7 +105,10 @@ impl Request {
         Ok(match RequestRef::decode(packet)? {
             RequestRef::Connect { transaction_id } => Self::Connect { transaction_id },
             RequestRef::Announce { connection_id, transaction_id, announce, options } => {
-                let url_data = decode_options(Reader::new(options))?;
+                let mut url_data = Vec::new();
+                for part in url_parts(options) {
+                    url_data.extend(part?.iter().take(MAX_URL_LEN - url_data.len()));
+                }
                 Self::Announce { connection_id, transaction_id, announce, url_data }
             }
             RequestRef::Scrape { connection_id, transaction_id, info_hashes } => {
@@ -140,7 +144,7 @@ pub enum RequestRef<'a> {
         transaction_id: u32,
         /// What to announce.
         announce: AnnounceRequest,
-        /// What is behind it, unread (BEP 41).
+        /// What is behind it, unread (BEP 41): see [`url_parts`].
         options: &'a [u8],
     },
     /// Asks for the numbers of some torrents.
@@ -333,22 +337,21 @@ pub enum ResponseRef<'a> {
 impl ResponseRef<'_> {
     /// Appends the packet.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
-        let mut put = |numbers: &[u32]| numbers.iter().for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
         match *self {
             Self::Connect { transaction_id, connection_id } => {
-                put(&[action::CONNECT, transaction_id]);
+                put(&[action::CONNECT, transaction_id], out);
                 out.extend_from_slice(&connection_id.to_be_bytes());
             }
             Self::Announce { transaction_id, interval, leechers, seeders, peers } => {
-                put(&[action::ANNOUNCE, transaction_id, interval, leechers, seeders]);
+                put(&[action::ANNOUNCE, transaction_id, interval, leechers, seeders], out);
                 out.extend_from_slice(peers);
             }
             Self::Scrape { transaction_id, torrents } => {
-                put(&[action::SCRAPE, transaction_id]);
-                torrents.iter().for_each(|torrent| put(&[torrent.seeders, torrent.completed, torrent.leechers]));
+                put(&[action::SCRAPE, transaction_id], out);
+                torrents.iter().for_each(|torrent| put(&[torrent.seeders, torrent.completed, torrent.leechers], out));
             }
             Self::Error { transaction_id, message } => {
-                put(&[action::ERROR, transaction_id]);
+                put(&[action::ERROR, transaction_id], out);
                 out.extend_from_slice(message.as_bytes());
             }
         }
@@ -363,6 +366,19 @@ pub fn url_data(tracker: &Url) -> Vec<u8> {
         data.push_str(query);
     }
     data.into_bytes()
+}
+
+/// What the options behind an announce tell of the tracker's URL: its path and query, part by part (BEP 41). An option that is
+/// longer than the packet is an error, and the last part.
+pub fn url_parts(options: &[u8]) -> impl Iterator<Item = Result<&[u8], Truncated>> {
+    let mut rest = Reader::new(options);
+    std::iter::from_fn(move || {
+        let part = url_part(&mut rest).transpose();
+        if !matches!(part, Some(Ok(_))) {
+            rest = Reader::new(&[]);
+        }
+        part
+    })
 }
 
 /// Why a packet is none of this protocol.
@@ -385,12 +401,12 @@ pub enum PacketError {
 
 fn request_head(connection_id: u64, action: u32, transaction_id: u32) -> Vec<u8> {
     let mut out = connection_id.to_be_bytes().to_vec();
-    out.extend(numbers([action, transaction_id]));
+    put(&[action, transaction_id], &mut out);
     out
 }
 
-fn numbers<const N: usize>(numbers: [u32; N]) -> Vec<u8> {
-    numbers.into_iter().flat_map(u32::to_be_bytes).collect()
+fn put(numbers: &[u32], out: &mut Vec<u8>) {
+    numbers.iter().for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
 }
 
 /// Bytes 16 to 98 of an announce.
@@ -409,7 +425,7 @@ fn encode_announce(announce: &AnnounceRequest, out: &mut Vec<u8>) {
     let ip = announce.ipv4.map_or(0, Ipv4Addr::to_bits);
     // A signed number on the wire, -1 for the tracker's own default.
     let numwant = announce.numwant.map_or(u32::MAX, |numwant| numwant.min(i32::MAX as u32));
-    out.extend(numbers([event, ip, announce.key, numwant]));
+    put(&[event, ip, announce.key, numwant], out);
     out.extend(announce.port.to_be_bytes());
 }
 
@@ -444,23 +460,23 @@ fn decode_announce(reader: &mut Reader<'_>) -> Result<AnnounceRequest, Truncated
     })
 }
 
-/// The URL that the options behind an announce make, cut at [`MAX_URL_LEN`] bytes (BEP 41).
-fn decode_options(mut reader: Reader<'_>) -> Result<Vec<u8>, Truncated> {
-    let mut url = Vec::new();
-    while !reader.is_empty() {
-        match reader.u8()? {
-            option::END => break,
+/// The next option that tells of the URL; `None` after the last.
+fn url_part<'a>(rest: &mut Reader<'a>) -> Result<Option<&'a [u8]>, Truncated> {
+    while !rest.is_empty() {
+        match rest.u8()? {
+            option::END => return Ok(None),
             option::NOP => {}
+            // All others have a length.
             kind => {
-                let len = reader.u8()?;
-                let data = reader.take(len.into())?;
+                let len = rest.u8()?;
+                let data = rest.take(len.into())?;
                 if kind == option::URL_DATA {
-                    url.extend(data.iter().take(MAX_URL_LEN - url.len()));
+                    return Ok(Some(data));
                 }
             }
         }
     }
-    Ok(url)
+    Ok(None)
 }
 
 fn scrape_entry(reader: &mut Reader<'_>) -> Result<ScrapeEntry, Truncated> {

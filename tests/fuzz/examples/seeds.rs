@@ -388,7 +388,12 @@ fn tracker_udp() -> Vec<Seed> {
             ipv6: None,
             crypto: Crypto::None,
         };
-        let url_data = if number == 2 { b"/announce?key=value".to_vec() } else { Vec::new() };
+        let url_data: &[u8] = match number {
+            1 => b"/k/announce?key=value",
+            2 => b"/announce?key=value",
+            _ => b"",
+        };
+        let url_data = url_data.to_vec();
         Request::Announce { connection_id: 0, transaction_id: number.into(), announce, url_data }.encode()
     };
     let scrape =
@@ -412,6 +417,8 @@ fn tracker_udp() -> Vec<Seed> {
         ("swarm", packets(0x8000, &swarm)),
         ("swarm-6", packets(0xc000, &swarm)),
         ("without-id", packets(0, &swarm)),
+        ("keyed", packets(0xa000, &swarm)),
+        ("malformed-options", packets(0xa000, &[swarm[0], &[swarm[0], &b"\x02\x05/"[..]].concat()])),
         ("port-0", packets(0x8000, &[&announce(0, 1, None)])),
         ("cut", packets(0x8000, &[&swarm[0][..97], &scrape[..15]])),
     ]

@@ -1,7 +1,7 @@
 //! How many announces go through one Redis, and how long they take. Not a check: it is run by name, in release mode, and
 //! prints what it finds.
 //!
-//! `cargo test --release --features redis --lib redis::tests::load -- --ignored --nocapture`
+//! `cargo test --release --lib redis::tests::load -- --ignored --nocapture`
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 

@@ -7,7 +7,7 @@ use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use url::Url;
 
-use super::{MAX_URL_LEN, PacketError, Request, Response, ScrapeEntry, url_data};
+use super::{MAX_URL_LEN, PacketError, Request, Response, ScrapeEntry, url_data, url_parts};
 use crate::metainfo::InfoHash;
 use crate::wire::Truncated;
 use crate::wire::handshake::PeerId;
@@ -94,6 +94,10 @@ fn options_are_read_as_bep_41_says() {
     assert_eq!(with(b"\x63\x02ab\x02\x01/"), Ok(b"/".to_vec()));
     assert_eq!(with(b"\x02\x05/"), Err(Truncated { wanted: 5, left: 1 }.into()));
     assert_eq!(with(b"\x02"), Err(Truncated { wanted: 1, left: 0 }.into()));
+    let parts = |options| url_parts(options).collect::<Vec<_>>();
+    assert_eq!(parts(b"\x02\x02/a\x01\x63\x00\x02\x01b\x00\x02\x01c"), [Ok(&b"/a"[..]), Ok(b"b")]);
+    assert_eq!(parts(b"\x02\x01/\x02\x02ab\x02\x09\x02\x01")[2], Err(Truncated { wanted: 9, left: 2 }));
+    assert_eq!(parts(b"\x63\xff\x02\x01/").len(), 1, "an error is the last");
 }
 
 #[test]

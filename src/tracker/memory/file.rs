@@ -1,0 +1,69 @@
+//! The file that the memory's content is kept in: one tracker's at a time, and replaced as a whole or not at all. What is in
+//! it is [`state`](super::state)'s business.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufWriter, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use super::state::StateError;
+
+/// A file of which this tracker is the only user.
+#[derive(Debug)]
+pub(super) struct StateFile {
+    path: PathBuf,
+    /// Locked for as long as it is open, which is no longer than the process lives, however it ends.
+    _lock: File,
+}
+
+impl StateFile {
+    /// Takes hold of a file, which need not exist, nor its folder.
+    pub(super) fn take(path: &Path) -> Result<Self, StateError> {
+        let failed = |source| StateError::Io { path: path.into(), source };
+        fs::create_dir_all(folder(path)).map_err(failed)?;
+        // Beside it, as the file itself becomes another one each time that it is written.
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(beside(path, "lock"));
+        let lock = lock.map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.into(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(StateError::InUse(path.into())),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `None` where there is none yet.
+    pub(super) fn open(&self) -> io::Result<Option<File>> {
+        match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            file => file.map(Some),
+        }
+    }
+
+    /// Puts what is written in the place of what there was, once all of it is on the disk.
+    pub(super) fn replace(&self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+        // What a process left that was killed while it wrote is written over.
+        let temporary = beside(&self.path, "new");
+        let whole = || {
+            let mut file = BufWriter::new(File::create(&temporary)?);
+            write(&mut file)?;
+            file.into_inner()?.sync_all()?;
+            fs::rename(&temporary, &self.path)
+        };
+        whole().inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+        File::open(folder(&self.path))?.sync_all()
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn beside(path: &Path, what: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(what);
+    path.with_file_name(name)
+}
