@@ -538,7 +538,7 @@ fn greet(
     let (info_hash, incoming) = peer::greet(socket, addr, Arc::clone(&closer), &door)?;
     let Some(shared) = torrents.read().get(&info_hash).cloned() else { return Ok(None) };
     let (answer, admission) = bounded(1);
-    if shared.inbox.send(Inbox::Call(addr, closer, answer)).is_err() {
+    if shared.inbox.send(Inbox::Call(addr, closer, answer)).is_err() || !shared.answers() {
         return Ok(None);
     }
     Ok(admission.recv().ok().flatten().map(|admission| (incoming, admission)))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::Receiver;
 
 use super::explain::Explanation;
 use super::inbox::Command;
@@ -344,9 +344,7 @@ impl Torrent {
     /// Its connected peers as they are now; none once it has ended. Waits for the torrent's owner, who waits for nobody: a
     /// moment at most. Costs something for each peer, and nothing while nobody asks.
     pub fn peers(&self) -> Vec<PeerStats> {
-        let (sender, answer) = bounded(1);
-        let asked = self.shared.command(Command::Peers(sender)).is_ok();
-        if asked { answer.recv().unwrap_or_default() } else { Vec::new() }
+        self.shared.ask(Command::Peers).unwrap_or_default()
     }
 
     /// Where the time of this download went so far, and what could be done about it. Peers that are gone are in the sums.
@@ -357,9 +355,7 @@ impl Torrent {
 
     /// What its swarm looks like from here. Waits for the torrent's owner, who waits for nobody: a moment at most.
     pub fn survey(&self) -> Result<Survey, Ended> {
-        let (sender, answer) = bounded(1);
-        self.shared.command(Command::Survey(sender))?;
-        answer.recv().map_err(|_| Ended)
+        self.shared.ask(Command::Survey)
     }
 
     /// Its trackers.

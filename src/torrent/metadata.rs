@@ -567,6 +567,7 @@ impl Search {
         if let Some(Ending::Remove(data)) = self.ended {
             self.jobs.send(Job::Remove(data)).ok();
         }
+        self.shared.close(&self.inbox);
         // The store thread ends with us, and says so.
     }
 

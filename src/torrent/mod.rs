@@ -508,6 +508,7 @@ impl Owner {
             self.journal(Moment::Leaving);
         }
         // From here on nobody listens, so that nobody waits to be heard.
+        self.shared.close(&self.inbox);
         drop(std::mem::replace(&mut self.inbox, crossbeam_channel::never()));
         if let Some(announcer) = announcer {
             announcer.stop(until.saturating_duration_since(Instant::now()).max(FAREWELL));

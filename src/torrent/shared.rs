@@ -49,7 +49,8 @@ pub(crate) struct Shared {
     subscribers: Mutex<Vec<Sender<Event>>>,
     /// Commands that the owner has not obeyed yet. Counted up by those who give them, down by the owner.
     commands: AtomicUsize,
-    /// The torrent ends: long work on its files is to end early.
+    /// The torrent ends: long work on its files is to end early, and what the owner is asked from here on may go
+    /// unanswered. Set once, by the owner.
     pub(crate) stopping: AtomicBool,
 }
 
@@ -212,6 +213,25 @@ impl Shared {
         self.commands.fetch_add(1, Ordering::AcqRel);
         // An owner that has ended obeys no more, and its last state is final whatever the count is.
         self.inbox.send(Inbox::Command(command)).map_err(|_| Ended)
+    }
+
+    /// Asks the owner something and waits for the answer: a moment, for it waits for nobody.
+    pub(super) fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Command) -> Result<T, Ended> {
+        let (sender, answer) = bounded(1);
+        self.command(question(sender))?;
+        if self.answers() { answer.recv().map_err(|_| Ended) } else { Err(Ended) }
+    }
+
+    /// Whether what the owner was asked before this call will be answered, or dropped. Else it may have come when the owner
+    /// had looked into its inbox for the last time, and stays there: a channel keeps what it has as long as it has a sender.
+    pub(crate) fn answers(&self) -> bool {
+        !self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// The owner listens to nobody from here on; who asked it something gets no answer, instead of waiting for one.
+    pub(super) fn close(&self, inbox: &Receiver<Inbox>) {
+        self.stopping.store(true, Ordering::SeqCst);
+        while inbox.try_recv().is_ok() {}
     }
 
     /// Whether every command so far has taken effect.

@@ -404,3 +404,25 @@ fn a_session_ends_at_once_amid_a_transfer_and_with_peers_that_never_close() {
     getter.session.shutdown();
     assert!(start.elapsed() < Duration::from_secs(2), "it took {:?}", start.elapsed());
 }
+
+#[test]
+fn who_asks_a_torrent_that_ends_does_not_wait_for_ever() {
+    let payload = Payload::file("asked", 100_000, 16384);
+    for _ in 0..20 {
+        let client = Client::leeching(&payload, &[]);
+        let (done, ends) = crossbeam_channel::bounded(4);
+        for _ in 0..4 {
+            let (torrent, done) = (client.torrent.clone(), done.clone());
+            std::thread::spawn(move || {
+                while torrent.survey().is_ok() {}
+                assert!(torrent.peers().is_empty());
+                done.send(()).unwrap();
+            });
+        }
+        await_that("downloading", &client.torrent, || client.torrent.state() == State::Downloading);
+        drop(client);
+        for _ in 0..4 {
+            ends.recv_timeout(PATIENCE).expect("an answer, or none");
+        }
+    }
+}

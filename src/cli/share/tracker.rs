@@ -79,7 +79,7 @@ fn list(folder: &tempfile::TempDir) -> PathBuf {
 fn at(ips: &[IpAddr], port: u16, list: PathBuf) -> io::Result<Tracker> {
     let addrs: Vec<_> = ips.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
     let mut config = TrackerConfig { http: addrs.clone(), udp: addrs, ..TrackerConfig::default() };
-    config.access = AccessConfig { allow: Some(list), deny: None };
+    config.access = AccessConfig { allow: Some(list), ..AccessConfig::default() };
     Tracker::with(config)
 }
 
