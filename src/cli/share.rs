@@ -146,17 +146,23 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
         output.write(created.metainfo.as_bytes())?;
     }
     let info_hash = created.metainfo.info_hash();
-    let _registration = match &mut tracker {
+    let registration = match &mut tracker {
         Some(tracker) => {
             tracker.serve(info_hash)?;
-            Some(Registration::start(&urls, info_hash, session.port())?)
+            Some(Registration::new(&urls, info_hash, session.port())?)
         }
         None => None,
     };
     let shared = Shared { created: &created, ips: &ips, urls: &urls, port: session.port(), torrent: output.as_ref() };
     shared.tell(args, tracker.as_ref().map(OwnTracker::port), screen, &json)?;
 
-    let code = seed(args, created.metainfo, &path, peers, Place { session: &session, screen, json: &json, stop });
+    let code = seed(
+        args,
+        created.metainfo,
+        &path,
+        peers,
+        Place { session: &session, screen, json: &json, stop, registration },
+    );
     session.shutdown();
     code
 }
@@ -197,6 +203,7 @@ struct Place<'a> {
     screen: &'a Screen,
     json: &'a Json,
     stop: &'a Stop,
+    registration: Option<Registration>,
 }
 
 /// Seeds until it is enough.
@@ -216,6 +223,7 @@ fn seed(
         ..AddOptions::new(path.parent().unwrap_or(Path::new("/")))
     };
     let torrent = place.session.add(metainfo, options)?;
+    let _kept = place.registration.map(|registration| registration.keep(torrent.clone())).transpose()?;
     let job = Job { torrent, seed: Some(args.until), seed_only: true, has_source: true, pipe: None, late: None };
     Watch {
         screen: place.screen,

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use ropewalk::Magnet;
+use ropewalk::fetch::fetch;
+use ropewalk::{Bind, Magnet};
 use serde_json::Value;
 
-use super::{Running, STATE, album, event, fails, noise, run, same_album};
+use super::{PATIENCE, Running, STATE, album, event, fails, noise, run, same_album};
 
 /// Shared on this machine alone, at free ports.
 const HERE: [&str; 6] = ["--bind", "127.0.0.1", "--port", "0", "--tracker-port", "0"];
@@ -77,6 +78,23 @@ fn a_folder_is_got_from_its_tracker_alone_and_is_left_as_it_was() {
     assert_eq!(code, Some(0), "ending a seeder is not an error");
     assert!(event(&events, "summary")["uploaded"].as_u64().unwrap() >= 3_700_004);
     assert_eq!(before, shown(state(folder.path())), "nothing is written");
+}
+
+#[test]
+fn who_asks_its_tracker_is_called_and_need_not_call() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("film.mkv"), noise(300_000)).unwrap();
+    let (_sharer, sharing) = share(folder.path(), &["film.mkv"]);
+    let leecher = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hash: String =
+        magnet(&sharing).info_hash.unwrap().as_bytes().iter().map(|byte| format!("%{byte:02x}")).collect();
+    let (tracker, port) = (sharing["trackers"][0].as_str().unwrap(), leecher.local_addr().unwrap().port());
+    let url = format!("{tracker}?info_hash={hash}&peer_id=-XX0000-abcdefghijkl&port={port}&left=300000&event=started");
+    let here = Bind::Addr(Ipv4Addr::LOCALHOST.into());
+    assert!(fetch(&url, Some(&here), 10_000).unwrap().starts_with(b"d8:complete"));
+    let (sender, called) = crossbeam_channel::bounded(1);
+    std::thread::spawn(move || sender.send(leecher.accept().is_ok()));
+    assert!(called.recv_timeout(PATIENCE).expect("nobody called"));
 }
 
 #[test]

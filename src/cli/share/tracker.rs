@@ -15,7 +15,9 @@ use anyhow::Context;
 use crossbeam_channel::{RecvTimeoutError, Sender, TryRecvError, bounded};
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use ropewalk::tracker::{AccessConfig, Tracker, TrackerConfig};
-use ropewalk::{Bind, InfoHash, fetch};
+use ropewalk::wire::tracker::AnnounceReply;
+use ropewalk::wire::tracker::http::Reply;
+use ropewalk::{Bind, InfoHash, Torrent, fetch};
 
 use crate::cli::exit::{Code, failed};
 use crate::cli::signal::Stop;
@@ -25,8 +27,8 @@ pub const USUAL_PORT: u16 = 6969;
 /// Where another port is looked for, and how often: the ports that nobody is registered with.
 const FREE: RangeInclusive<u16> = 49152..=65535;
 const TRIES: usize = 64;
-/// How often the seeder is announced again. The tracker forgets who is silent for three times as long.
-const RENEWAL: Duration = Duration::from_secs(15 * 60);
+/// How often the seeder is announced again, and hears who wants what it has.
+const RENEWAL: Duration = Duration::from_secs(5);
 /// The longest answer of the tracker that is read, in bytes.
 const MAX_ANSWER: u64 = 64 * 1024;
 const STACK: usize = 256 * 1024;
@@ -101,22 +103,20 @@ fn told(error: &io::Error) -> anyhow::Error {
     failed(Code::Other, format!("{text}; choose another port with --tracker-port, or leave it out for a free one"))
 }
 
-/// The seeder's place in its tracker, which is kept until this is dropped. The tracker ends with the same process, so that
-/// there is nobody to say farewell to.
+/// The seeder's place in its tracker. The tracker ends with the same process, so that there is nobody to say farewell to.
 pub struct Registration {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    urls: Vec<String>,
 }
 
 impl Registration {
-    /// Announces the seeder at `port` by these announce URLs of its tracker, now and from time to time.
-    pub fn start(urls: &[String], info_hash: InfoHash, port: u16) -> anyhow::Result<Self> {
+    /// Announces the seeder at `port` by these announce URLs of its tracker.
+    pub fn new(urls: &[String], info_hash: InfoHash, port: u16) -> anyhow::Result<Self> {
         let urls: Vec<_> = urls.iter().map(|url| format!("{url}?{}", query(info_hash, port))).collect();
         let mut is_there = false;
         let mut failure = None;
         for url in &urls {
             match announce(&format!("{url}&event=started")) {
-                Ok(()) => is_there = true,
+                Ok(_) => is_there = true,
                 Err(why) => failure = Some(why),
             }
         }
@@ -125,45 +125,71 @@ impl Registration {
             Some(why) => return Err(failed(Code::Other, format!("cannot reach the own tracker: {why}"))),
             None => {}
         }
+        Ok(Self { urls })
+    }
+
+    /// Keeps the place until what this gives is dropped, and has the torrent call those who want it: some cannot call us, for
+    /// there is a firewall before us, or they try uTP alone.
+    pub fn keep(self, torrent: Torrent) -> io::Result<Kept> {
         let (stop, stopped) = bounded::<()>(0);
         let run = move || {
+            let mut failing = false;
             while stopped.recv_timeout(RENEWAL) == Err(RecvTimeoutError::Timeout) {
-                for url in &urls {
+                for url in &self.urls {
                     if stopped.try_recv() == Err(TryRecvError::Disconnected) {
                         return;
                     }
-                    // It may be that the machine has moved to another network, and may come back.
-                    if let Err(why) = announce(url) {
-                        log::warn!("the own tracker cannot be reached: {why}");
+                    match announce(url) {
+                        Ok(reply) => {
+                            failing = false;
+                            if reply.leechers.is_some_and(|leechers| leechers > 0) {
+                                reply.peers.into_iter().for_each(|peer| torrent.add_peer(peer).unwrap_or_default());
+                            }
+                        }
+                        // It may be that the machine has moved to another network, and may come back.
+                        Err(why) if !std::mem::replace(&mut failing, true) => {
+                            log::warn!("the own tracker cannot be reached: {why}");
+                        }
+                        Err(_) => {}
                     }
                 }
             }
         };
         let thread = thread::Builder::new().name("announce-share".into()).stack_size(STACK).spawn(run)?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Kept { stop: Some(stop), thread: Some(thread) })
     }
 }
 
-impl Drop for Registration {
+/// A [`Registration`] that is renewed until this is dropped.
+pub struct Kept {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Kept {
     fn drop(&mut self) {
         drop(self.stop.take());
         self.thread.take().map(JoinHandle::join);
     }
 }
 
-/// What is said of somebody who has everything, to be registered and to be told of nobody (BEP 3).
+/// What is said of somebody who has everything (BEP 3).
 fn query(info_hash: InfoHash, port: u16) -> String {
     let info_hash = percent_encode(info_hash.as_bytes(), NON_ALPHANUMERIC);
     let id: String = std::iter::repeat_with(fastrand::alphanumeric).take(12).collect();
-    format!("info_hash={info_hash}&peer_id=-RW0000-{id}&port={port}&uploaded=0&downloaded=0&left=0&compact=1&numwant=0")
+    format!(
+        "info_hash={info_hash}&peer_id=-RW0000-{id}&port={port}&uploaded=0&downloaded=0&left=0&compact=1&numwant=50"
+    )
 }
 
-fn announce(url: &str) -> Result<(), String> {
+fn announce(url: &str) -> Result<AnnounceReply, String> {
     // From any address, so that the system takes the one that it goes to, and past any proxy, which would be registered.
     let any: IpAddr = if url.contains('[') { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     let answer = fetch::fetch(url, Some(&Bind::Addr(any)), MAX_ANSWER).map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&answer);
-    if text.contains("failure reason") { Err(text.into_owned()) } else { Ok(()) }
+    match Reply::decode(&answer).map_err(|error| error.to_string())? {
+        Reply::Announced(reply) => Ok(reply),
+        Reply::Refused { reason, .. } => Err(reason),
+    }
 }
 
 #[cfg(test)]
@@ -185,13 +211,13 @@ mod tests {
         let url = format!("http://127.0.0.1:{}/announce", tracker.port());
         let (ours, other) = (InfoHash::new([7; 20]), InfoHash::new([8; 20]));
         tracker.serve(ours).unwrap();
-        let _registration = Registration::start(std::slice::from_ref(&url), ours, 7777).unwrap();
+        Registration::new(std::slice::from_ref(&url), ours, 7777).unwrap();
         let stats = tracker.tracker.stats().unwrap();
         assert_eq!((stats.torrents, stats.seeders), (1, 1));
-        let error = Registration::start(std::slice::from_ref(&url), other, 7777).err().unwrap();
+        let error = Registration::new(std::slice::from_ref(&url), other, 7777).err().unwrap();
         assert!(error.to_string().contains("not served"), "{error}");
         // The port of the tracker is nobody's to seed at.
-        assert!(Registration::start(&[url], ours, tracker.port()).is_err());
+        assert!(Registration::new(&[url], ours, tracker.port()).is_err());
     }
 
     #[test]
