@@ -538,8 +538,8 @@ fn greet(
     let (info_hash, incoming) = peer::greet(socket, addr, Arc::clone(&closer), &door)?;
     let Some(shared) = torrents.read().get(&info_hash).cloned() else { return Ok(None) };
     let (answer, admission) = bounded(1);
-    if shared.inbox.send(Inbox::Call(addr, closer, answer)).is_err() || !shared.answers() {
+    if shared.inbox.send(Inbox::Call(addr, closer, answer)).is_err() {
         return Ok(None);
     }
-    Ok(admission.recv().ok().flatten().map(|admission| (incoming, admission)))
+    Ok(shared.await_answer(&admission).flatten().map(|admission| (incoming, admission)))
 }

@@ -128,9 +128,10 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let session = args.network.session(screen, &json, stop)?;
     let bound: Vec<_> = session.listen_addrs().iter().map(SocketAddr::ip).collect();
     let ips = ways(&bound).context("cannot list the network interfaces")?;
+    let interface = args.network.bind.as_ref().and_then(ways::interface);
     let mut tracker = match args.network.no_tracker {
         true => None,
-        false => Some(OwnTracker::start(&bound, args.tracker_port, stop)?),
+        false => Some(OwnTracker::start(&bound, interface.as_deref(), args.tracker_port, stop)?),
     };
     if let Some(port) = tracker.as_ref().map(OwnTracker::port)
         && args.tracker_port.is_none()
@@ -149,7 +150,8 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let registration = match &mut tracker {
         Some(tracker) => {
             tracker.serve(info_hash)?;
-            Some(Registration::new(&urls, info_hash, session.port())?)
+            let addrs = ips.iter().map(|&ip| SocketAddr::new(ip, session.port())).collect();
+            Some(Registration::new(tracker, info_hash, addrs)?)
         }
         None => None,
     };

@@ -106,7 +106,7 @@ pub(crate) fn multicast(bind: Option<&Bind>, interface: &Interface, group: Socke
     let socket = new(Domain::for_address(group), Type::DGRAM)?;
     socket.set_reuse_address(true)?;
     if let Some(bind) = bind {
-        hold_to(&socket, interface, matches!(bind, Bind::Interface(_)))?;
+        hold_to(&socket, &interface.name, matches!(bind, Bind::Interface(_)))?;
     }
     match group.ip() {
         IpAddr::V4(ip) => {
@@ -259,7 +259,7 @@ fn on(addr: SocketAddr, interface: Option<(&Interface, &Bind)>, kind: Type, list
         socket.set_reuse_address(true)?;
     }
     if let Some((interface, bind)) = interface {
-        hold_to(&socket, interface, matches!(bind, Bind::Interface(_)))?;
+        hold_to(&socket, &interface.name, matches!(bind, Bind::Interface(_)))?;
     }
     socket.bind(&addr.into())?;
     Ok(socket)
@@ -268,12 +268,12 @@ fn on(addr: SocketAddr, interface: Option<(&Interface, &Bind)>, kind: Type, list
 /// Keeps what is sent, and what is heard, to an interface. Where that is not allowed and not `strict`ly needed, the address
 /// alone has to do.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn hold_to(socket: &Socket, interface: &Interface, strict: bool) -> io::Result<()> {
+pub(crate) fn hold_to(socket: &Socket, interface: &str, strict: bool) -> io::Result<()> {
     /// Said once.
     static SAID: AtomicBool = AtomicBool::new(false);
-    match socket.bind_device(Some(interface.name.as_bytes())) {
+    match socket.bind_device(Some(interface.as_bytes())) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let error = BindError::NotAllowed(interface.name.clone());
+            let error = BindError::NotAllowed(interface.to_owned());
             if strict {
                 return Err(error.into());
             }
@@ -283,14 +283,14 @@ fn hold_to(socket: &Socket, interface: &Interface, strict: bool) -> io::Result<(
             Ok(())
         }
         // It was there a moment ago.
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Err(BindError::Down(interface.name.clone()).into()),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Err(BindError::Down(interface.to_owned()).into()),
         result => result,
     }
 }
 
 /// Elsewhere the address has to do.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn hold_to(_: &Socket, _: &Interface, _: bool) -> io::Result<()> {
+pub(crate) fn hold_to(_: &Socket, _: &str, _: bool) -> io::Result<()> {
     Ok(())
 }
 

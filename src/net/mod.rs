@@ -15,6 +15,7 @@ pub(crate) mod utp;
 mod whereabouts;
 
 pub use bind::BindError;
+pub(crate) use bind::hold_to;
 pub(crate) use halves::{ReadHalf, WriteHalf, agreed, plain};
 pub(crate) use listener::{Listener, bind_listener};
 pub(crate) use outlet::Outlet;

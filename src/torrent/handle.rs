@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 
 use super::explain::Explanation;
-use super::inbox::Command;
+use super::inbox::{Command, Inbox};
 use super::look::Survey;
 use super::reader::{FileReader, OpenError};
 use super::shared::Shared;
 use crate::bits::Bits;
 use crate::config::{Order, Priority, RateLimits};
-use crate::discovery::{DhtStatus, TrackerStatus};
+use crate::discovery::{DhtStatus, TrackerFact, TrackerStatus};
 use crate::metainfo::{FileIndex, InfoHash, Metainfo};
 use crate::peer::{Protection, Traffic};
 use crate::policy::{Misses, Reciprocity, Record, Refused, Sources, Standing};
@@ -430,6 +430,14 @@ impl Torrent {
     /// The limits of this torrent from now on, beside those of its session.
     pub fn set_limits(&self, limits: RateLimits) -> Result<(), Ended> {
         self.shared.command(Command::Limits(limits))
+    }
+
+    /// Peers that a tracker of the program's own knows, which is not announced to. They are dialled like those of other trackers,
+    /// no sooner and for no longer; never waits.
+    pub fn add_tracker_peers(&self, tracker: &str, peers: Vec<SocketAddr>) {
+        let fact = TrackerFact::Peers { url: tracker.into(), peers };
+        // An owner that is busy learns of them the next time.
+        self.shared.inbox.try_send(Inbox::Tracker(fact)).ok();
     }
 
     /// Connects to a peer, tracker or not.

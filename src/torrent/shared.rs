@@ -219,13 +219,17 @@ impl Shared {
     pub(super) fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Command) -> Result<T, Ended> {
         let (sender, answer) = bounded(1);
         self.command(question(sender))?;
-        if self.answers() { answer.recv().map_err(|_| Ended) } else { Err(Ended) }
+        self.await_answer(&answer).ok_or(Ended)
     }
 
-    /// Whether what the owner was asked before this call will be answered, or dropped. Else it may have come when the owner
-    /// had looked into its inbox for the last time, and stays there: a channel keeps what it has as long as it has a sender.
-    pub(crate) fn answers(&self) -> bool {
-        !self.stopping.load(Ordering::SeqCst)
+    /// Waits for what the owner was asked, and has put into the inbox, before.
+    pub(crate) fn await_answer<T>(&self, answer: &Receiver<T>) -> Option<T> {
+        if self.stopping.load(Ordering::SeqCst) {
+            // It may have come when the owner had looked into its inbox for the last time, and stays there: a channel keeps
+            // what it has as long as it has a sender. What is answered at all is answered by now.
+            return answer.try_recv().ok();
+        }
+        answer.recv().ok()
     }
 
     /// The owner listens to nobody from here on; who asked it something gets no answer, instead of waiting for one.

@@ -19,6 +19,8 @@ pub struct TrackerConfig {
     pub http: Vec<SocketAddr>,
     /// The same for UDP (BEP 15). Default: all addresses, port 6969.
     pub udp: Vec<SocketAddr>,
+    /// Where Linux runs: hear only who comes in by this network interface. Default: `None`, by any.
+    pub interface: Option<String>,
     /// Where to serve pages for who runs the tracker: `/`, `/stats.json` and `/metrics`. They are served nowhere else.
     /// Default: `None`, no pages.
     pub admin: Option<SocketAddr>,
@@ -49,6 +51,7 @@ impl Default for TrackerConfig {
         Self {
             http: all.clone(),
             udp: all,
+            interface: None,
             admin: None,
             store: StoreConfig::default(),
             state_file: None,

@@ -31,7 +31,10 @@ use std::time::Instant;
 
 use self::memory::Memory;
 use self::service::Service;
-use self::store::Store;
+use self::store::{Announce, Reply, Store};
+use crate::metainfo::InfoHash;
+use crate::wire::handshake::PeerId;
+use crate::wire::tracker::{Family, compact_peers};
 
 mod access;
 mod config;
@@ -79,9 +82,10 @@ impl Tracker {
     /// A tracker as it is described. What cannot be listened on, or read, is an error.
     pub fn with(config: TrackerConfig) -> io::Result<Self> {
         let workers = config.workers.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
-        let trackers = bind(&config.http, |addr| http::Bound::new(addr, workers.get()))?;
-        let sockets = bind(&config.udp, |addr| udp::Bound::new(addr, workers))?;
-        let admin = bind(config.admin.as_slice(), |addr| http::Bound::new(addr, 1))?.pop();
+        let interface = config.interface.as_deref();
+        let trackers = bind(&config.http, |addr| http::Bound::new(addr, interface, workers.get()))?;
+        let sockets = bind(&config.udp, |addr| udp::Bound::new(addr, interface, workers))?;
+        let admin = bind(config.admin.as_slice(), |addr| http::Bound::new(addr, None, 1))?.pop();
         let http: Vec<_> = trackers.iter().map(http::Bound::addr).collect();
         let udp: Vec<_> = sockets.iter().map(udp::Bound::addr).collect();
         let admin_addr = admin.as_ref().map(http::Bound::addr);
@@ -134,6 +138,39 @@ impl Tracker {
         let totals = self.service.store.totals(Instant::now()).map_err(io::Error::other)?;
         let state_error = self.service.saving.last().error;
         Ok(TrackerStats { state_error, ..self.service.statistics.in_all(totals) })
+    }
+
+    /// Has a seeder at `addr` take part in a torrent, as if it had announced itself there, for as long as an announce lasts; and
+    /// names at most so many of those who want the torrent, in the same address family. An error where the tracker would
+    /// refuse it.
+    pub fn register_seeder(
+        &self,
+        info_hash: InfoHash,
+        peer_id: PeerId,
+        addr: SocketAddr,
+        most: usize,
+    ) -> io::Result<Vec<SocketAddr>> {
+        let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+        let seeder = Announce::of_seeder(info_hash, peer_id, addr);
+        let now = Instant::now();
+        self.service.admit(&seeder, now).map_err(io::Error::other)?;
+        let ask = |wanted| {
+            let (mut reply, mut failed) = (Reply::default(), None);
+            let announce = Announce { wanted, ..seeder };
+            self.service.store.announce(&[announce], now, &mut Reply::default(), &mut |_, answer| match answer {
+                Ok(answer) => reply = answer.clone(),
+                Err(error) => failed = Some(io::Error::other(error.to_string())),
+            });
+            failed.map_or(Ok(reply), Err)
+        };
+        let leechers = ask(0)?.counts.leechers as usize;
+        let wanted = most.min(leechers);
+        let reply = if wanted == 0 { Reply::default() } else { ask(wanted)? };
+        let (peers, family) = match addr {
+            SocketAddr::V4(_) => (reply.v4, Family::V4),
+            SocketAddr::V6(_) => (reply.v6, Family::V6),
+        };
+        Ok(compact_peers(&peers, family).collect())
     }
 
     /// Reads the lists of torrents that are served, or not, again ([`AccessConfig`]). Where a file cannot be read, the lists

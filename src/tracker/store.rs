@@ -34,6 +34,15 @@ pub(super) struct Announce {
     pub(super) with_ids: bool,
 }
 
+impl Announce {
+    /// What somebody says who has everything, and wants nobody.
+    pub(super) fn of_seeder(info_hash: InfoHash, peer_id: PeerId, addr: SocketAddr) -> Self {
+        let (key, left, uploaded, downloaded, event) = (0, 0, 0, 0, None);
+        let (wanted, both_families, with_ids) = (0, false, false);
+        Self { info_hash, peer_id, addr, key, left, uploaded, downloaded, event, wanted, both_families, with_ids }
+    }
+}
+
 /// The sizes of a swarm, both address families together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {

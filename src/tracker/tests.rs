@@ -86,6 +86,36 @@ fn two_announcers_find_each_other_until_one_stops() {
 }
 
 #[test]
+fn a_seeder_of_the_same_program_is_found_and_told_who_wants_what_it_has() {
+    let tracker = Tracker::start(loopback()).unwrap();
+    let (hash, id) = (InfoHash::new([0x81; 20]), PeerId::new([1; 20]));
+    let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    assert_eq!(tracker.register_seeder(hash, id, at(11), 50).unwrap(), []);
+    let (wanting, found) = announcer(&tracker, 12, 9);
+    assert_eq!(found.recv_timeout(PATIENCE).unwrap(), [at(11)]);
+    let (seeding, _) = announcer(&tracker, 13, 0);
+    await_leechers(&seeding, 1);
+    assert_eq!(tracker.register_seeder(hash, id, at(11), 50).unwrap(), [at(12)], "and not of other seeders");
+    assert_eq!(tracker.register_seeder(hash, id, at(11), 0).unwrap(), []);
+    assert_eq!(tracker.stats().unwrap().seeders, 2);
+    assert!(tracker.register_seeder(hash, id, at(0), 50).is_err());
+    drop(wanting);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn one_that_hears_a_single_interface_is_heard_by_it_and_an_unknown_one_is_an_error() {
+    let on = |interface: &str| {
+        let (http, udp) = (vec![loopback()], vec![loopback()]);
+        Tracker::with(TrackerConfig { http, udp, interface: Some(interface.into()), ..TrackerConfig::default() })
+    };
+    let tracker = on("lo").unwrap();
+    assert!(get(&tracker, b"GET /announce HTTP/1.0\r\n\r\n").starts_with(b"HTTP/1."));
+    let error = on("nowhere0").unwrap_err();
+    assert!(error.to_string().contains("nowhere0"), "{error}");
+}
+
+#[test]
 fn peers_meet_over_ipv6_too() {
     let Ok(tracker) = Tracker::start("[::1]:0".parse().unwrap()) else { return };
     assert!(tracker.announce_url().starts_with("http://[::1]:"));

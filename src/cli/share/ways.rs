@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use if_addrs::{Interface, get_if_addrs};
-use ropewalk::local_addresses;
+use ropewalk::{Bind, local_addresses};
 
 /// Addresses that are named to others: each makes their link longer.
 const MOST: usize = 4;
@@ -18,6 +18,14 @@ const WITHIN: [&str; 8] = ["docker", "br-", "veth", "virbr", "vmnet", "lxc", "cn
 pub fn ways(bound: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
     let there: Vec<_> = get_if_addrs()?.into_iter().filter(Interface::is_oper_up).map(Place::of).collect();
     Ok(choose(bound, there, &local_addresses(None)))
+}
+
+/// The interface that all is kept to, if it is to one.
+pub fn interface(bind: &Bind) -> Option<String> {
+    match bind {
+        Bind::Interface(name) => Some(name.clone()),
+        Bind::Addr(ip) => get_if_addrs().ok()?.into_iter().find(|it| it.ip() == *ip).map(|interface| interface.name),
+    }
 }
 
 /// An address, and what is known of its interface.

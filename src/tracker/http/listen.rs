@@ -6,27 +6,33 @@ use std::sync::Arc;
 
 use socket2::{Domain, Socket, Type};
 
+use crate::net::hold_to;
+
 /// Connections that wait to be accepted, of which the system may allow fewer.
 const BACKLOG: i32 = 1024;
 
 /// Listens on `addr`: one socket for each of so many threads, between which Linux shares the connections out. Elsewhere all
 /// share one.
-pub(super) fn listen(addr: SocketAddr, threads: usize) -> io::Result<(SocketAddr, Vec<Arc<Socket>>)> {
+pub(super) fn listen(
+    addr: SocketAddr,
+    interface: Option<&str>,
+    threads: usize,
+) -> io::Result<(SocketAddr, Vec<Arc<Socket>>)> {
     if cfg!(not(target_os = "linux")) {
-        let listener = Arc::new(bind(addr, false)?);
+        let listener = Arc::new(bind(addr, interface, false)?);
         listener.listen(BACKLOG)?;
         return Ok((local(&listener)?, vec![listener; threads]));
     }
     // Sockets that share an address let any other program of the same user share it, too. The first does not until it has the
     // address, and so finds out whether it is free.
-    let first = bind(addr, false)?;
+    let first = bind(addr, interface, false)?;
     let addr = local(&first)?;
     if threads > 1 {
         share(&first, true)?;
     }
     let mut listeners = vec![Arc::new(first)];
     for _ in 1..threads {
-        listeners.push(Arc::new(bind(addr, true)?));
+        listeners.push(Arc::new(bind(addr, interface, true)?));
     }
     listeners.iter().try_for_each(|listener| listener.listen(BACKLOG))?;
     Ok((addr, listeners))
@@ -52,8 +58,11 @@ pub(super) fn accept(listener: &Socket) -> io::Result<(TcpStream, SocketAddr)> {
     Ok((socket.into(), from))
 }
 
-fn bind(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
+fn bind(addr: SocketAddr, interface: Option<&str>, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    if let Some(interface) = interface {
+        hold_to(&socket, interface, true)?;
+    }
     socket.set_reuse_address(true)?;
     share(&socket, shared)?;
     if addr.is_ipv6() {
@@ -85,15 +94,15 @@ mod tests {
 
     #[test]
     fn an_address_that_is_listened_on_is_not_free() {
-        let (addr, first) = listen(([127, 0, 0, 1], 0).into(), 2).unwrap();
-        assert_eq!(listen(addr, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let (addr, first) = listen(([127, 0, 0, 1], 0).into(), None, 2).unwrap();
+        assert_eq!(listen(addr, None, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(first);
-        listen(addr, 2).unwrap();
+        listen(addr, None, 2).unwrap();
     }
 
     #[test]
     fn sockets_of_one_address_all_get_connections() {
-        let (addr, listeners) = listen(([127, 0, 0, 1], 0).into(), 2).unwrap();
+        let (addr, listeners) = listen(([127, 0, 0, 1], 0).into(), None, 2).unwrap();
         let (mut clients, mut waiting) = (Vec::new(), vec![0, 1]);
         // Which of them gets a connection is a hash of the client's port.
         while !waiting.is_empty() {

@@ -38,8 +38,8 @@ pub(super) struct Bound {
 
 impl Bound {
     /// Listens on `addr`, for so many threads.
-    pub(super) fn new(addr: SocketAddr, threads: usize) -> io::Result<Self> {
-        let (addr, listeners) = listen::listen(addr, threads)?;
+    pub(super) fn new(addr: SocketAddr, interface: Option<&str>, threads: usize) -> io::Result<Self> {
+        let (addr, listeners) = listen::listen(addr, interface, threads)?;
         Ok(Self { addr, listeners })
     }
 

@@ -104,7 +104,7 @@ impl Server {
 
     fn start_with(config: TrackerConfig, poller: fn() -> rustix::io::Result<Poller>) -> Self {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (bound, page) = (Bound::new(loopback, 2).unwrap(), Bound::new(loopback, 1).unwrap());
+        let (bound, page) = (Bound::new(loopback, None, 2).unwrap(), Bound::new(loopback, None, 1).unwrap());
         let (addr, admin) = (bound.addr(), page.addr());
         let store = Arc::<Mirror>::default();
         let service = Service::new(config, Box::new(store.clone()), &[addr, admin]).unwrap();

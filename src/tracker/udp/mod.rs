@@ -19,6 +19,7 @@ use self::desk::{Client, Desk};
 use self::ids::ConnectionIds;
 use self::outbox::Outbox;
 use super::service::Service;
+use crate::net::hold_to;
 
 mod desk;
 #[cfg(fuzzing)]
@@ -48,9 +49,9 @@ pub(super) struct Bound {
 
 impl Bound {
     /// Port 0 takes a free one, the same for all.
-    pub(super) fn new(addr: SocketAddr, workers: NonZeroUsize) -> io::Result<Self> {
+    pub(super) fn new(addr: SocketAddr, interface: Option<&str>, workers: NonZeroUsize) -> io::Result<Self> {
         // The first takes the port for itself and shares it afterwards: somebody else's is not shared by mistake.
-        let first = socket(addr)?;
+        let first = socket(addr, interface)?;
         first.bind(&addr.into())?;
         let addr = first.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP socket"))?;
         if workers.get() > 1 {
@@ -58,7 +59,7 @@ impl Bound {
         }
         let mut sockets = vec![Arc::new(first)];
         for _ in 1..workers.get() {
-            let next = socket(addr)?;
+            let next = socket(addr, interface)?;
             next.set_reuse_port(true)?;
             next.bind(&addr.into())?;
             sockets.push(Arc::new(next));
@@ -90,8 +91,11 @@ pub(super) fn start(bound: Vec<Bound>, service: &Arc<Service>, threads: &mut Vec
     Ok(())
 }
 
-fn socket(addr: SocketAddr) -> io::Result<Socket> {
+fn socket(addr: SocketAddr, interface: Option<&str>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, None)?;
+    if let Some(interface) = interface {
+        hold_to(&socket, interface, true)?;
+    }
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }

@@ -357,9 +357,9 @@ fn exchange(socket: &UdpSocket, request: &Request, family: Family) -> Response {
 /// Clients with sockets, of as many sockets of a tracker as there are to be, which they find `at` an address.
 fn clients_meet(addr: &str, at: &str, workers: usize) {
     let workers = NonZeroUsize::new(workers).unwrap();
-    let bound = Bound::new(addr.parse().unwrap(), workers).unwrap();
+    let bound = Bound::new(addr.parse().unwrap(), None, workers).unwrap();
     let addr = bound.addr();
-    assert!(Bound::new(addr, workers).is_err(), "another tracker cannot have the same port");
+    assert!(Bound::new(addr, None, workers).is_err(), "another tracker cannot have the same port");
     let store = Memory::new(&Default::default(), 1, Instant::now());
     let service = Service::new(TrackerConfig::default(), Box::new(store), &[addr]).unwrap();
     let mut threads = Vec::new();
