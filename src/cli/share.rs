@@ -122,7 +122,10 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let peers = args.network.peers()?;
     let path = find(&args.path)?;
     let output = args.torrent.as_deref().map(|path| Output { path, force: args.force, option: "--torrent" });
-    output.as_ref().map_or(Ok(()), Output::check)?;
+    if let Some(output) = &output {
+        output.check_outside(&path)?;
+        output.check()?;
+    }
 
     // All that can be refused, before the work.
     let session = args.network.session(screen, &json, stop)?;

@@ -110,11 +110,30 @@ fn a_file_is_shared_until_it_is_enough_and_its_torrent_is_written_where_that_is_
     assert!(read(folder.path()) == read(elsewhere.path()));
     assert_eq!(sharer.ended().0, Some(0), "it ends by itself");
 
+    let over = [&["share", "film.mkv", "--torrent", "film.mkv", "--force"], &HERE[..]].concat();
+    fails(folder.path(), &over, 2, "choose a place outside with --torrent");
     let again = [&["share", "film.mkv", "--torrent", "film.torrent"], &HERE[..]].concat();
     fails(folder.path(), &again, 1, "choose another with --torrent");
     fs::write(&torrent, "x").unwrap();
     drop(share(folder.path(), &["film.mkv", "--torrent", "film.torrent", "--force"]));
     assert!(fs::read(&torrent).unwrap().starts_with(b"d8:announce"));
+}
+
+#[test]
+fn a_torrent_is_not_written_into_what_it_is_made_of() {
+    let folder = album();
+    let share = [&["share", "album", "--torrent", "album/cd/../a.torrent"], &HERE[..]].concat();
+    fails(
+        folder.path(),
+        &share,
+        2,
+        "album/cd/../a.torrent would be part of album, which it describes; choose a place out",
+    );
+    assert!(!folder.path().join("album/a.torrent").exists());
+    // The first time it is not there, and so no part of it.
+    let create = ["create", "album", "-o", "album/a.torrent", "--force"];
+    run(folder.path(), &create, 0);
+    fails(folder.path(), &create, 2, "choose a place outside with -o");
 }
 
 #[test]
