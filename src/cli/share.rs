@@ -26,7 +26,7 @@ use super::json::Json;
 use super::network::Network;
 use super::screen::Screen;
 use super::signal::Stop;
-use super::watch::{Job, Patience, Watch};
+use super::watch::{Before, Job, Patience, Stamps, Watch};
 use super::words::{Until, count, shown, size, until};
 use code::{Room, draw};
 use tracker::{OwnTracker, Registration, USUAL_PORT};
@@ -145,6 +145,7 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let urls: Vec<_> =
         tracker.iter().flat_map(|tracker| ips.iter().map(|&ip| url(SocketAddr::new(ip, tracker.port())))).collect();
 
+    let before = Before::of(&path);
     let created = hashed(args, &path, &urls, screen, &json, stop)?;
     if let Some(output) = &output {
         output.write(created.metainfo.as_bytes())?;
@@ -161,10 +162,13 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let shared = Shared { created: &created, ips: &ips, urls: &urls, port: session.port(), torrent: output.as_ref() };
     shared.tell(args, tracker.as_ref().map(OwnTracker::port), screen, &json)?;
 
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let stamps = before.hashed(&created.metainfo, folder);
     let code = seed(
         args,
         created.metainfo,
-        &path,
+        folder,
+        stamps,
         peers,
         Place { session: &session, screen, json: &json, stop, registration },
     );
@@ -215,7 +219,8 @@ struct Place<'a> {
 fn seed(
     args: &Args,
     metainfo: Metainfo,
-    path: &Path,
+    folder: &Path,
+    stamps: Stamps,
     peers: Vec<SocketAddr>,
     place: Place<'_>,
 ) -> anyhow::Result<Code> {
@@ -225,11 +230,19 @@ fn seed(
         peers,
         // Its tracker is told by the registration.
         announce: false,
-        ..AddOptions::new(path.parent().unwrap_or(Path::new("/")))
+        ..AddOptions::new(folder)
     };
     let torrent = place.session.add(metainfo, options)?;
     let _kept = place.registration.map(|registration| registration.keep(torrent.clone())).transpose()?;
-    let job = Job { torrent, seed: Some(args.until), seed_only: true, has_source: true, pipe: None, late: None };
+    let job = Job {
+        torrent,
+        seed: Some(args.until),
+        seed_only: true,
+        has_source: true,
+        pipe: None,
+        late: None,
+        stamps: Some(stamps),
+    };
     Watch {
         screen: place.screen,
         json: place.json,

@@ -81,6 +81,24 @@ fn a_folder_is_got_from_its_tracker_alone_and_is_left_as_it_was() {
 }
 
 #[test]
+fn who_changes_what_is_shared_is_told_to_share_it_again() {
+    let folder = album();
+    let file = folder.path().canonicalize().unwrap().join("album/two.flac");
+    let change = |how: fn(&Path), part: &str| {
+        let (sharer, _) = share(folder.path(), &["album"]);
+        how(&file);
+        let (code, events) = sharer.ended();
+        assert_eq!(code, Some(7), "{events:#?}");
+        let summary = event(&events, "summary");
+        let said = summary["error"].as_str().unwrap();
+        assert!(said.starts_with(&format!("{} {part}", file.display())) && said.contains("run share again"), "{said}");
+    };
+    change(|file| fs::write(file, noise(700_001).iter().map(|byte| !byte).collect::<Vec<_>>()).unwrap(), "was changed");
+    change(|file| fs::write(file, "short").unwrap(), "has 5 bytes now instead of 700001");
+    change(|file| fs::remove_file(file).unwrap(), "is gone");
+}
+
+#[test]
 fn who_asks_its_tracker_is_called_and_need_not_call() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("film.mkv"), noise(300_000)).unwrap();
