@@ -182,10 +182,15 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
 
 /// The file or folder that is meant, by its real path: `.` and `x/..` have names, too.
 pub fn find(path: &Path) -> anyhow::Result<PathBuf> {
-    path.canonicalize().map_err(|error| {
+    let found = path.canonicalize().and_then(|real| Ok((real.metadata()?, real)));
+    let (about, real) = found.map_err(|error| {
         let text = format!("cannot read {}: {}; check the path", path.display(), io_text(&error));
         failed(Code::BadInput, text)
-    })
+    })?;
+    if about.is_file() || about.is_dir() {
+        return Ok(real);
+    }
+    Err(failed(Code::BadInput, format!("{} is neither a file nor a folder; check the path", path.display())))
 }
 
 /// A .torrent to be written.

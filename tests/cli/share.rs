@@ -186,6 +186,7 @@ fn what_cannot_be_shared_is_said_and_no_port_is_taken_from_others() {
     let fails = |args: &[&str], code, part| fails(folder.path(), &[&["share"], args].concat(), code, part);
     fails(&[&["gone"], &HERE[..]].concat(), 6, "gone: there is no such file or folder; check the path");
     fs::create_dir(folder.path().join("hollow")).unwrap();
+    fails(&[&["/dev/null"], &HERE[..]].concat(), 6, "/dev/null is neither a file nor a folder; check");
     fails(&[&["hollow"], &HERE[..]].concat(), 6, "there is no content");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
