@@ -39,7 +39,8 @@ const ABOUT: &str = "\
 Share a file or folder, at once: make a torrent of it, track it, seed it
 
 Prints a magnet link, which anybody on the local network can open with a BitTorrent client, and a QR code of it. The \
-files are hashed, then seeded where they are: nothing is copied, and nothing is written beside them. The tracker \
+files are hashed, then seeded where they are: nothing is copied, and nothing is written beside them. When one of them is \
+changed, sharing ends, and says so. The tracker \
 serves this torrent alone, and ends with the command. Peers elsewhere can find it by the DHT, if they can reach this machine.
 
 A folder's files go in as with `ropewalk create`: hidden ones are left out, and so are links.";
@@ -57,7 +58,8 @@ Examples:
 Events of --json: as for `ropewalk get`, with \"progress\" of the hashing as for
 `ropewalk create`, and before \"added\":
   sharing    info_hash, name, size, files, magnet (null where it is private),
-             trackers (URLs), port, torrent (the file written, or null)
+             trackers (URLs), port (the seeder's), torrent (the file written,
+             or null)
 \"seeding\" says that peers are served from now on.
 
 Exit codes:
@@ -67,14 +69,18 @@ Exit codes:
   3  stopped while the files were hashed
   5  disk: no permission, another error of reading or writing
   6  bad input: nothing that can be in a torrent
-  7  the files changed since they were hashed";
+  7  the files changed since they were hashed: by their length, or the time of
+     their last change, which is looked at every few moments";
 
 /// Share a file or folder, at once: make a torrent of it, track it, seed it
 #[derive(clap::Args)]
 #[command(
     long_about = ABOUT,
     after_help = EXAMPLES,
-    mut_arg("no_tracker", |arg| arg.help("Start no tracker: others have the link's addresses, the DHT and the local network"))
+    mut_arg("no_tracker", |arg| arg.help("Start no tracker: others have the link's addresses, the DHT and the local network")),
+    mut_arg("state_dir", |arg| arg.help("Keep what is remembered of peers here [default: ropewalk in the user's folder for state]")),
+    // Nothing is ever stored.
+    mut_arg("store_by", |arg| arg.hide(true))
 )]
 pub struct Args {
     /// The file or folder
