@@ -92,7 +92,7 @@ pub struct Args {
     #[arg(short, long, requires = "torrent")]
     force: bool,
     /// Peers may come from the tracker only; others need the .torrent then, so that --torrent is needed, too
-    #[arg(short, long, requires = "torrent", conflicts_with = "no_tracker")]
+    #[arg(short, long, conflicts_with = "no_tracker")]
     private: bool,
     /// Take in files and folders whose names begin with a dot
     #[arg(long)]
@@ -103,7 +103,7 @@ pub struct Args {
     /// The tracker's port, of TCP and UDP; 0 is any [default: 6969, else any]
     #[arg(long, value_name = "PORT", conflicts_with = "no_tracker")]
     tracker_port: Option<u16>,
-    /// Whether to draw a QR code of the link; auto does on a terminal
+    /// Whether to draw a QR code of the link; auto does on a terminal that has room for it
     #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
     qr: Qr,
     /// Tell what happens as one JSON object per line on stdout
@@ -123,6 +123,12 @@ enum Qr {
 pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     if args.json && args.qr == Qr::Always {
         return Err(failed(Code::Usage, "--qr always and --json both want stdout; leave one of them out"));
+    }
+    if args.private && args.torrent.is_none() {
+        return Err(failed(
+            Code::Usage,
+            "--private needs --torrent FILE: a link to a private torrent leads to nothing, so others need the .torrent",
+        ));
     }
     let json = Json::new(args.json);
     let peers = args.network.peers()?;
@@ -307,7 +313,11 @@ impl Shared<'_> {
             Qr::Auto => !args.json && !screen.is_quiet() && io::stdout().is_terminal(),
         };
         match magnet {
-            Some(magnet) if is_wanted => self.draw(magnet, tracker, screen),
+            Some(magnet) if is_wanted => self.draw(magnet, tracker, args.qr, screen),
+            None if args.qr == Qr::Always => {
+                screen.note("no QR code: a private torrent has no link; send others the .torrent");
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -342,14 +352,21 @@ impl Shared<'_> {
         magnet
     }
 
-    fn draw(&self, magnet: Magnet, tracker: Option<u16>, screen: &Screen) -> anyhow::Result<()> {
+    fn draw(&self, magnet: Magnet, tracker: Option<u16>, when: Qr, screen: &Screen) -> anyhow::Result<()> {
         let terminal = Term::stdout();
         let room = terminal.size_checked().map(|(rows, columns)| Room {
             columns: columns.into(),
             rows: usize::from(rows).saturating_sub(ROWS_BELOW),
         });
         let links = self.shorter(magnet, tracker);
-        match draw(&links, room, console::colors_enabled()) {
+        let colours = console::colors_enabled() || has_colours(&terminal);
+        let fitting = draw(&links, room, colours);
+        let drawn = match fitting {
+            // Whoever wants it always may scroll, or make the letters smaller; the smallest needs that the least.
+            Err(Some(least)) if when == Qr::Always => draw(&links, Some(least), colours),
+            other => other,
+        };
+        match drawn {
             Ok(drawing) => {
                 let what = if drawing.link == 0 { "QR code" } else { "QR code of a shorter link to the same" };
                 screen.bytes(format!("\n{what}:\n{}", drawing.text).as_bytes())
@@ -384,6 +401,11 @@ impl Shared<'_> {
         }
         [full, one, nameless, least].iter().map(Magnet::to_string).collect()
     }
+}
+
+/// Whether there can be colours, wanted or not (NO_COLOR): without them a code would be inverted on a light terminal.
+fn has_colours(terminal: &Term) -> bool {
+    terminal.is_term() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
 
 fn url(addr: SocketAddr) -> String {

@@ -162,8 +162,15 @@ fn a_private_folder_is_got_by_its_torrent_and_has_no_link() {
     let get = ["get", "private.torrent", "-o", "out", "--bind", "127.0.0.1", "--port", "0"];
     run(folder.path(), &get, 0);
     same_album(folder.path(), &folder.path().join("out"));
-    let (_, err) = run(folder.path(), &["share", "album", "--private"], 2);
-    assert!(err.contains("--torrent"), "{err}");
+    fails(
+        folder.path(),
+        &["share", "album", "--private"],
+        2,
+        "needs --torrent FILE: a link to a private torrent leads",
+    );
+    let share = ["share", "album", "--private", "--torrent", "x.torrent", "--until", "0s", "--qr", "always"];
+    let (_, err) = run(folder.path(), &[&share[..], &HERE].concat(), 0);
+    assert!(err.contains("no QR code: a private torrent has no link"), "{err}");
 }
 
 #[test]
@@ -249,6 +256,10 @@ fn a_code_fits_the_terminal_or_it_is_said_why_there_is_none() {
     let said = on_a_terminal(folder.path(), (30, 24), &share);
     assert!(said.contains("no QR code: it takes 41 columns and 24 rows") && !said.contains('█'), "{said}");
     assert!(!on_a_terminal(folder.path(), (80, 60), &[&share[..], &["--qr", "never"]].concat()).contains('█'));
+    let said = on_a_terminal(folder.path(), (30, 24), &[&share[..], &["--qr", "always"]].concat());
+    let lines: Vec<_> = said.lines().filter(|line| line.starts_with("\x1b[38;5;231;48;5;16m")).collect();
+    let small: Magnet = decoded(&lines.join("\n")).parse().unwrap();
+    assert_eq!(small.info_hash, full.info_hash);
 }
 
 /// What `ropewalk` says on a terminal of so many columns and rows.
@@ -256,7 +267,8 @@ fn on_a_terminal(folder: &Path, size: (u16, u16), args: &[&str]) -> String {
     let (mut terminal, other) = super::terminal(size);
     let mut command = Command::new(assert_cmd::cargo::cargo_bin("ropewalk"));
     command.current_dir(folder).args(args).arg("--no-lsd").env("XDG_STATE_HOME", folder.join(STATE));
-    command.env_remove("RUST_LOG").env_remove("NO_COLOR").env("ROPEWALK_DHT", "off").env("TERM", "xterm-256color");
+    // The colours of a code are no decoration: without them it is inverted on a light terminal.
+    command.env_remove("RUST_LOG").env("NO_COLOR", "1").env("ROPEWALK_DHT", "off").env("TERM", "xterm-256color");
     command.stdin(Stdio::null()).stdout(other.try_clone().unwrap()).stderr(other);
     let mut child = command.spawn().unwrap();
     // The end is seen only when nobody has the other side any more.
