@@ -462,9 +462,11 @@ impl Row {
         if !changed && now - self.told < every {
             return;
         }
-        self.doing = doing;
+        let is_first = std::mem::replace(&mut self.doing, doing).is_empty();
         if let Some(bar) = &self.bar {
             match stats.state {
+                // It is not yet known who is asked.
+                State::Metadata { .. } if is_first => search(bar, "looking for metadata"),
                 State::Metadata { .. } => search(bar, &people::text(&self.job.torrent, stats)),
                 State::Checking { done, total } => {
                     show(bar, done.into(), total.into(), &[people::text(&self.job.torrent, stats)])

@@ -262,6 +262,16 @@ fn a_code_fits_the_terminal_or_it_is_said_why_there_is_none() {
     assert_eq!(small.info_hash, full.info_hash);
 }
 
+#[test]
+fn whoever_opens_a_link_with_a_tracker_is_never_told_that_none_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = format!("magnet:?xt=urn:btih:{}&tr=http://127.0.0.1:9/announce", "ab".repeat(20));
+    let get = ["get", &link, "--bind", "127.0.0.1", "--port", "0", "--timeout", "1s"];
+    let said = on_a_terminal(folder.path(), (100, 24), &get);
+    assert!(said.contains("looking for metadata") && said.contains("no metadata for 1.0 s"), "{said}");
+    assert!(!said.contains("no tracker is asked"), "{said}");
+}
+
 /// What `ropewalk` says on a terminal of so many columns and rows.
 fn on_a_terminal(folder: &Path, size: (u16, u16), args: &[&str]) -> String {
     let (mut terminal, other) = super::terminal(size);
