@@ -16,7 +16,7 @@ use anyhow::Context;
 use console::Term;
 use ropewalk::create::{CreateError, CreateOptions, Created, create};
 use ropewalk::metainfo::Host;
-use ropewalk::{AddOptions, Check, Magnet, Metainfo, Session, Start};
+use ropewalk::{AddOptions, Check, Magnet, Metainfo, Session, Start, StorageError};
 use serde_json::json;
 
 use super::create::{Output, count_files, find, say_left_out};
@@ -211,6 +211,12 @@ fn hashed(
     work.finish();
     let created = match created {
         Err(CreateError::Stopped) => return Err(failed(Code::Stopped, "stopped; nothing was shared")),
+        Err(CreateError::Storage(
+            StorageError::Missing { path } | StorageError::Short { path, .. } | StorageError::TooLong { path, .. },
+        )) => {
+            let text = format!("{} changed while it was hashed; run share again once it is at rest", shown(&path));
+            return Err(failed(Code::WrongData, text));
+        }
         other => other.with_context(|| format!("cannot share {}", path.display()))?,
     };
     json.check()?;
