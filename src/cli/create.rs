@@ -12,7 +12,7 @@ use super::hashing::hashing;
 use super::json::Json;
 use super::screen::Screen;
 use super::signal::Stop;
-use super::words::{count, rate, read_piece_length, size, time};
+use super::words::{count, rate, read_piece_length, shown, size, time};
 
 /// Files left out that are named.
 const NAMED: usize = 3;
@@ -110,6 +110,10 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     // Before the work, and once more when it is written.
     if !to_stdout {
         file.check()?;
+        // What is not there yet does not go in.
+        if output.symlink_metadata().is_ok() {
+            file.check_outside(&path)?;
+        }
     }
     let options = CreateOptions {
         piece_length: args.piece_length,
@@ -178,10 +182,15 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
 
 /// The file or folder that is meant, by its real path: `.` and `x/..` have names, too.
 pub fn find(path: &Path) -> anyhow::Result<PathBuf> {
-    path.canonicalize().map_err(|error| {
+    let found = path.canonicalize().and_then(|real| Ok((real.metadata()?, real)));
+    let (about, real) = found.map_err(|error| {
         let text = format!("cannot read {}: {}; check the path", path.display(), io_text(&error));
         failed(Code::BadInput, text)
-    })
+    })?;
+    if about.is_file() || about.is_dir() {
+        return Ok(real);
+    }
+    Err(failed(Code::BadInput, format!("{} is neither a file nor a folder; check the path", path.display())))
 }
 
 /// A .torrent to be written.
@@ -199,9 +208,32 @@ impl Output<'_> {
         if !self.force && self.path.symlink_metadata().is_ok() { Err(self.exists()) } else { Ok(()) }
     }
 
+    /// Whether it is no part of the content, by its real path: it would be hashed, and then replaced by something else.
+    pub fn check_outside(&self, content: &Path) -> anyhow::Result<()> {
+        let is_inside = self.folder().canonicalize().is_ok_and(|folder| {
+            let path = self.path.file_name().map_or(folder.clone(), |name| folder.join(name));
+            path.starts_with(content)
+        });
+        if !is_inside {
+            return Ok(());
+        }
+        let text = format!(
+            "{} would be part of {}, which it describes; choose a place outside with {}",
+            self.path.display(),
+            shown(content.file_name().unwrap_or_default().as_ref()),
+            self.option
+        );
+        Err(failed(Code::Usage, text))
+    }
+
+    /// Where it is to be.
+    fn folder(&self) -> &Path {
+        self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
     /// Writes the whole file or none of it.
     pub fn write(&self, bytes: &[u8]) -> anyhow::Result<()> {
-        let folder = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = self.folder();
         let next = format!("choose another place with {}", self.option);
         let context = || format!("cannot write {}", self.path.display());
         let mut builder = tempfile::Builder::new();

@@ -217,7 +217,7 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
             }
         };
         let pipe = if to_stdout && late.is_none() { Some(pipe(&torrent, &given)?) } else { None };
-        jobs.push(Job { torrent, seed: args.seed, seed_only: false, has_source, pipe, late });
+        jobs.push(Job { torrent, seed: args.seed, seed_only: false, has_source, pipe, late, stamps: None });
     }
     let recording = trace.zip(jobs.first()).map(|(trace, job)| trace.start(&job.torrent)).transpose()?;
     let code = Watch {

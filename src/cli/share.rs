@@ -16,7 +16,7 @@ use anyhow::Context;
 use console::Term;
 use ropewalk::create::{CreateError, CreateOptions, Created, create};
 use ropewalk::metainfo::Host;
-use ropewalk::{AddOptions, Check, Magnet, Metainfo, Session, Start};
+use ropewalk::{AddOptions, Check, Magnet, Metainfo, Session, Start, StorageError};
 use serde_json::json;
 
 use super::create::{Output, count_files, find, say_left_out};
@@ -26,7 +26,7 @@ use super::json::Json;
 use super::network::Network;
 use super::screen::Screen;
 use super::signal::Stop;
-use super::watch::{Job, Patience, Watch};
+use super::watch::{Before, Job, Patience, Stamps, Watch};
 use super::words::{Until, count, shown, size, until};
 use code::{Room, draw};
 use tracker::{OwnTracker, Registration, USUAL_PORT};
@@ -39,7 +39,8 @@ const ABOUT: &str = "\
 Share a file or folder, at once: make a torrent of it, track it, seed it
 
 Prints a magnet link, which anybody on the local network can open with a BitTorrent client, and a QR code of it. The \
-files are hashed, then seeded where they are: nothing is copied, and nothing is written beside them. The tracker \
+files are hashed, then seeded where they are: nothing is copied, and nothing is written beside them. When one of them is \
+changed, sharing ends, and says so. The tracker \
 serves this torrent alone, and ends with the command. Peers elsewhere can find it by the DHT, if they can reach this machine.
 
 A folder's files go in as with `ropewalk create`: hidden ones are left out, and so are links.";
@@ -57,7 +58,8 @@ Examples:
 Events of --json: as for `ropewalk get`, with \"progress\" of the hashing as for
 `ropewalk create`, and before \"added\":
   sharing    info_hash, name, size, files, magnet (null where it is private),
-             trackers (URLs), port, torrent (the file written, or null)
+             trackers (URLs), port (the seeder's), torrent (the file written,
+             or null)
 \"seeding\" says that peers are served from now on.
 
 Exit codes:
@@ -67,14 +69,18 @@ Exit codes:
   3  stopped while the files were hashed
   5  disk: no permission, another error of reading or writing
   6  bad input: nothing that can be in a torrent
-  7  the files changed since they were hashed";
+  7  the files changed since they were hashed: by their length, or the time of
+     their last change, which is looked at every few moments";
 
 /// Share a file or folder, at once: make a torrent of it, track it, seed it
 #[derive(clap::Args)]
 #[command(
     long_about = ABOUT,
     after_help = EXAMPLES,
-    mut_arg("no_tracker", |arg| arg.help("Start no tracker: others have the link's addresses, the DHT and the local network"))
+    mut_arg("no_tracker", |arg| arg.help("Start no tracker: others have the link's addresses, the DHT and the local network")),
+    mut_arg("state_dir", |arg| arg.help("Keep what is remembered of peers here [default: ropewalk in the user's folder for state]")),
+    // Nothing is ever stored.
+    mut_arg("store_by", |arg| arg.hide(true))
 )]
 pub struct Args {
     /// The file or folder
@@ -86,7 +92,7 @@ pub struct Args {
     #[arg(short, long, requires = "torrent")]
     force: bool,
     /// Peers may come from the tracker only; others need the .torrent then, so that --torrent is needed, too
-    #[arg(short, long, requires = "torrent", conflicts_with = "no_tracker")]
+    #[arg(short, long, conflicts_with = "no_tracker")]
     private: bool,
     /// Take in files and folders whose names begin with a dot
     #[arg(long)]
@@ -97,7 +103,7 @@ pub struct Args {
     /// The tracker's port, of TCP and UDP; 0 is any [default: 6969, else any]
     #[arg(long, value_name = "PORT", conflicts_with = "no_tracker")]
     tracker_port: Option<u16>,
-    /// Whether to draw a QR code of the link; auto does on a terminal
+    /// Whether to draw a QR code of the link; auto does on a terminal that has room for it
     #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
     qr: Qr,
     /// Tell what happens as one JSON object per line on stdout
@@ -118,11 +124,20 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     if args.json && args.qr == Qr::Always {
         return Err(failed(Code::Usage, "--qr always and --json both want stdout; leave one of them out"));
     }
+    if args.private && args.torrent.is_none() {
+        return Err(failed(
+            Code::Usage,
+            "--private needs --torrent FILE: a link to a private torrent leads to nothing, so others need the .torrent",
+        ));
+    }
     let json = Json::new(args.json);
     let peers = args.network.peers()?;
     let path = find(&args.path)?;
     let output = args.torrent.as_deref().map(|path| Output { path, force: args.force, option: "--torrent" });
-    output.as_ref().map_or(Ok(()), Output::check)?;
+    if let Some(output) = &output {
+        output.check_outside(&path)?;
+        output.check()?;
+    }
 
     // All that can be refused, before the work.
     let session = args.network.session(screen, &json, stop)?;
@@ -142,6 +157,7 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let urls: Vec<_> =
         tracker.iter().flat_map(|tracker| ips.iter().map(|&ip| url(SocketAddr::new(ip, tracker.port())))).collect();
 
+    let before = Before::of(&path);
     let created = hashed(args, &path, &urls, screen, &json, stop)?;
     if let Some(output) = &output {
         output.write(created.metainfo.as_bytes())?;
@@ -158,10 +174,13 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let shared = Shared { created: &created, ips: &ips, urls: &urls, port: session.port(), torrent: output.as_ref() };
     shared.tell(args, tracker.as_ref().map(OwnTracker::port), screen, &json)?;
 
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let stamps = before.hashed(&created.metainfo, folder);
     let code = seed(
         args,
         created.metainfo,
-        &path,
+        folder,
+        stamps,
         peers,
         Place { session: &session, screen, json: &json, stop, registration },
     );
@@ -192,6 +211,12 @@ fn hashed(
     work.finish();
     let created = match created {
         Err(CreateError::Stopped) => return Err(failed(Code::Stopped, "stopped; nothing was shared")),
+        Err(CreateError::Storage(
+            StorageError::Missing { path } | StorageError::Short { path, .. } | StorageError::TooLong { path, .. },
+        )) => {
+            let text = format!("{} changed while it was hashed; run share again once it is at rest", shown(&path));
+            return Err(failed(Code::WrongData, text));
+        }
         other => other.with_context(|| format!("cannot share {}", path.display()))?,
     };
     json.check()?;
@@ -212,7 +237,8 @@ struct Place<'a> {
 fn seed(
     args: &Args,
     metainfo: Metainfo,
-    path: &Path,
+    folder: &Path,
+    stamps: Stamps,
     peers: Vec<SocketAddr>,
     place: Place<'_>,
 ) -> anyhow::Result<Code> {
@@ -222,11 +248,19 @@ fn seed(
         peers,
         // Its tracker is told by the registration.
         announce: false,
-        ..AddOptions::new(path.parent().unwrap_or(Path::new("/")))
+        ..AddOptions::new(folder)
     };
     let torrent = place.session.add(metainfo, options)?;
     let _kept = place.registration.map(|registration| registration.keep(torrent.clone())).transpose()?;
-    let job = Job { torrent, seed: Some(args.until), seed_only: true, has_source: true, pipe: None, late: None };
+    let job = Job {
+        torrent,
+        seed: Some(args.until),
+        seed_only: true,
+        has_source: true,
+        pipe: None,
+        late: None,
+        stamps: Some(stamps),
+    };
     Watch {
         screen: place.screen,
         json: place.json,
@@ -285,7 +319,11 @@ impl Shared<'_> {
             Qr::Auto => !args.json && !screen.is_quiet() && io::stdout().is_terminal(),
         };
         match magnet {
-            Some(magnet) if is_wanted => self.draw(magnet, tracker, screen),
+            Some(magnet) if is_wanted => self.draw(magnet, tracker, args.qr, screen),
+            None if args.qr == Qr::Always => {
+                screen.note("no QR code: a private torrent has no link; send others the .torrent");
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -320,14 +358,21 @@ impl Shared<'_> {
         magnet
     }
 
-    fn draw(&self, magnet: Magnet, tracker: Option<u16>, screen: &Screen) -> anyhow::Result<()> {
+    fn draw(&self, magnet: Magnet, tracker: Option<u16>, when: Qr, screen: &Screen) -> anyhow::Result<()> {
         let terminal = Term::stdout();
         let room = terminal.size_checked().map(|(rows, columns)| Room {
             columns: columns.into(),
             rows: usize::from(rows).saturating_sub(ROWS_BELOW),
         });
         let links = self.shorter(magnet, tracker);
-        match draw(&links, room, console::colors_enabled()) {
+        let colours = console::colors_enabled() || has_colours(&terminal);
+        let fitting = draw(&links, room, colours);
+        let drawn = match fitting {
+            // Whoever wants it always may scroll, or make the letters smaller; the smallest needs that the least.
+            Err(Some(least)) if when == Qr::Always => draw(&links, Some(least), colours),
+            other => other,
+        };
+        match drawn {
             Ok(drawing) => {
                 let what = if drawing.link == 0 { "QR code" } else { "QR code of a shorter link to the same" };
                 screen.bytes(format!("\n{what}:\n{}", drawing.text).as_bytes())
@@ -362,6 +407,11 @@ impl Shared<'_> {
         }
         [full, one, nameless, least].iter().map(Magnet::to_string).collect()
     }
+}
+
+/// Whether there can be colours, wanted or not (NO_COLOR): without them a code would be inverted on a light terminal.
+fn has_colours(terminal: &Term) -> bool {
+    terminal.is_term() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
 
 fn url(addr: SocketAddr) -> String {

@@ -2,10 +2,12 @@
 //!
 //! It owns the loop that looks a few dozen times a second at what the torrents' owners publish. It looks instead of
 //! listening to events because that costs the same at any speed. What is said is put into words by [`people`] and into
-//! fields by [`programs`].
+//! fields by [`programs`]; [`stamps`] notices that what is seeded is another thing by now.
 
+mod job;
 mod people;
 mod programs;
+mod stamps;
 
 use std::io;
 use std::path::PathBuf;
@@ -16,7 +18,7 @@ use crossbeam_channel::Receiver;
 use indicatif::ProgressBar;
 #[cfg(feature = "upnp")]
 use ropewalk::Session;
-use ropewalk::{CancelRead, Data, DhtState, Event, State, Stats, Torrent};
+use ropewalk::{Data, DhtState, Event, State, Stats};
 use serde_json::json;
 
 use super::exit::{Code, code_of, io_text, text_of};
@@ -25,43 +27,16 @@ use super::json::Json;
 #[cfg(feature = "upnp")]
 use super::outside::Outside;
 use super::screen::{DRAW, EVENT, LINE, NAME, Screen, say, search, show};
-use super::select::{Pattern, numbered, priorities};
+use super::select::{numbered, priorities};
 use super::signal::Stop;
 use super::words::{Until, count, in_columns, part, percent, rate, shown, size, time};
+pub use job::{Job, Late, Patience, Pipe};
 pub use people::{NO_SOURCE, NO_SOURCE_OF_MAGNET, why_alone};
 use programs::{numbers, what_it_is, with_id};
+pub use stamps::{Before, Stamps};
 
 /// How often a torrent is looked at while it is opened, and afterwards.
 const LOOK: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(20));
-
-/// One torrent to follow. It was added paused.
-pub struct Job {
-    pub torrent: Torrent,
-    /// How long to seed once everything is there; `None` for not at all.
-    pub seed: Option<Until>,
-    /// Everything has to be there already.
-    pub seed_only: bool,
-    /// Whether there is anything that could lead to a peer.
-    pub has_source: bool,
-    /// Where the bytes go in order, for `-o -`.
-    pub pipe: Option<Pipe>,
-    /// Of a magnet link: what is to be done when its files are known.
-    pub late: Option<Late>,
-}
-
-/// What cannot be done before the metadata of a magnet link is there.
-pub struct Late {
-    /// The files that are wanted.
-    pub files: Vec<Pattern>,
-    /// Their bytes go to stdout.
-    pub to_stdout: bool,
-}
-
-/// A thread that writes the files to stdout.
-pub struct Pipe {
-    pub result: Receiver<io::Result<()>>,
-    pub cancels: Vec<CancelRead>,
-}
 
 /// How to follow.
 pub struct Watch<'a> {
@@ -74,15 +49,6 @@ pub struct Watch<'a> {
     pub patience: Patience,
     /// Whether to say where the time goes.
     pub explain: bool,
-}
-
-/// How long to wait for others; `None` for as long as it takes.
-#[derive(Default)]
-pub struct Patience {
-    /// How long a download may be without any peer.
-    pub peers: Option<Duration>,
-    /// How long a search for metadata may get nowhere.
-    pub metadata: Option<Duration>,
 }
 
 impl Watch<'_> {
@@ -180,6 +146,9 @@ impl Row {
         let now = Instant::now();
         let stats = self.job.torrent.stats();
         self.pass_events(watch);
+        if let Some(why) = self.job.stamps.as_mut().and_then(|stamps| stamps.look(now)) {
+            return self.end(Code::WrongData, Some(&why), &stats, watch);
+        }
         match stats.state {
             // Peers that do not have it are of no use; whatever comes of it is.
             State::Metadata { pieces, .. } if pieces == self.metadata => {}
@@ -201,8 +170,12 @@ impl Row {
             }
             State::Seeding => self.seeding(&stats, now, watch)?,
             State::Failed(failure) => {
-                let code = if failure.disk { Code::Disk } else { Code::Other };
-                self.end(code, Some(&people::what_to_do(&failure.message)), &stats, watch)?;
+                let of_library = if failure.disk { Code::Disk } else { Code::Other };
+                let (code, why) = match self.what_changed() {
+                    Some(why) => (Code::WrongData, why),
+                    None => (of_library, people::what_to_do(&failure.message)),
+                };
+                self.end(code, Some(&why), &stats, watch)?;
             }
             State::Stopped => self.end(Code::Other, Some("it ended by itself"), &stats, watch)?,
             _ => {}
@@ -277,7 +250,8 @@ impl Row {
         }
         let complete = stats.done == stats.wanted;
         if !complete && self.job.seed_only {
-            return self.end(Code::WrongData, Some(&people::what_is_wrong(&self.job.torrent)), stats, watch);
+            let why = self.what_changed().unwrap_or_else(|| people::what_is_wrong(&self.job.torrent));
+            return self.end(Code::WrongData, Some(&why), stats, watch);
         }
         if !complete && !self.job.has_source {
             return self.end(Code::NoPeers, Some(NO_SOURCE), stats, watch);
@@ -312,7 +286,19 @@ impl Row {
             Until::Time(time) => now - since >= time,
             Until::Forever => false,
         };
-        if enough { self.end(Code::Done, None, stats, watch) } else { Ok(()) }
+        if enough { self.seeded(stats, watch) } else { Ok(()) }
+    }
+
+    /// It was seeded for long enough: well, if the files are still the same.
+    fn seeded(&mut self, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
+        let why = self.what_changed();
+        let code = if why.is_some() { Code::WrongData } else { Code::Done };
+        self.end(code, why.as_deref(), stats, watch)
+    }
+
+    /// What happened to the files since they were hashed to be seeded.
+    fn what_changed(&self) -> Option<String> {
+        self.job.stamps.as_ref().and_then(Stamps::look_at_all)
     }
 
     fn look_at_pipe(&mut self, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
@@ -338,7 +324,7 @@ impl Row {
     fn stopped(&mut self, watch: &Watch<'_>) -> anyhow::Result<()> {
         let stats = self.job.torrent.stats();
         if self.complete_since.is_some() {
-            return self.end(Code::Done, None, &stats, watch);
+            return self.seeded(&stats, watch);
         }
         let text = match () {
             () if self.searching => "stopped while its metadata was looked for".to_owned(),
@@ -476,9 +462,11 @@ impl Row {
         if !changed && now - self.told < every {
             return;
         }
-        self.doing = doing;
+        let is_first = std::mem::replace(&mut self.doing, doing).is_empty();
         if let Some(bar) = &self.bar {
             match stats.state {
+                // It is not yet known who is asked.
+                State::Metadata { .. } if is_first => search(bar, "looking for metadata"),
                 State::Metadata { .. } => search(bar, &people::text(&self.job.torrent, stats)),
                 State::Checking { done, total } => {
                     show(bar, done.into(), total.into(), &[people::text(&self.job.torrent, stats)])

@@ -331,8 +331,11 @@ impl Torrent {
     /// Its numbers, at most a fraction of a second old. Never waits for the network.
     pub fn stats(&self) -> Stats {
         let mut stats = self.shared.snapshot().stats.clone();
-        stats.downloaded = Traffic::read(&self.shared.traffic.down);
-        stats.uploaded = Traffic::read(&self.shared.traffic.up);
+        let (up, down) = (Traffic::read(&self.shared.traffic.up), Traffic::read(&self.shared.traffic.down));
+        // What came since it was published belongs to the sums, too.
+        stats.uploaded_ever += up.saturating_sub(stats.uploaded);
+        stats.downloaded_ever += down.saturating_sub(stats.downloaded);
+        (stats.uploaded, stats.downloaded) = (up, down);
         stats
     }
 

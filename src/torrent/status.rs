@@ -156,6 +156,8 @@ impl Owner {
     fn stats(&self, now: Instant) -> Stats {
         let have = self.shared.have.read();
         let (wanted, done) = self.progress;
+        // Read once, so that the sums hold as much of this session as is said of it.
+        let (before, totals) = (self.before.unwrap_or_default(), self.totals());
         Stats {
             state: self.state(),
             wanted,
@@ -163,10 +165,10 @@ impl Owner {
             pieces_have: have.count(),
             pieces_total: have.len(),
             pieces_in_flight: self.desk.len() as u32,
-            downloaded: Traffic::read(&self.traffic.down),
-            uploaded: Traffic::read(&self.traffic.up),
-            uploaded_ever: self.totals().uploaded,
-            downloaded_ever: self.totals().downloaded,
+            downloaded: totals.downloaded - before.downloaded,
+            uploaded: totals.uploaded - before.uploaded,
+            uploaded_ever: totals.uploaded,
+            downloaded_ever: totals.downloaded,
             reciprocity: self.choker.reciprocity(),
             wasted: Traffic::read(&self.traffic.wasted),
             pieces_failed: self.failed_pieces,

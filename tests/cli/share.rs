@@ -81,6 +81,24 @@ fn a_folder_is_got_from_its_tracker_alone_and_is_left_as_it_was() {
 }
 
 #[test]
+fn who_changes_what_is_shared_is_told_to_share_it_again() {
+    let folder = album();
+    let file = folder.path().canonicalize().unwrap().join("album/two.flac");
+    let change = |how: fn(&Path), part: &str| {
+        let (sharer, _) = share(folder.path(), &["album"]);
+        how(&file);
+        let (code, events) = sharer.ended();
+        assert_eq!(code, Some(7), "{events:#?}");
+        let summary = event(&events, "summary");
+        let said = summary["error"].as_str().unwrap();
+        assert!(said.starts_with(&format!("{} {part}", file.display())) && said.contains("run share again"), "{said}");
+    };
+    change(|file| fs::write(file, noise(700_001).iter().map(|byte| !byte).collect::<Vec<_>>()).unwrap(), "was changed");
+    change(|file| fs::write(file, "short").unwrap(), "has 5 bytes now instead of 700001");
+    change(|file| fs::remove_file(file).unwrap(), "is gone");
+}
+
+#[test]
 fn who_asks_its_tracker_is_called_and_need_not_call() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("film.mkv"), noise(300_000)).unwrap();
@@ -110,11 +128,30 @@ fn a_file_is_shared_until_it_is_enough_and_its_torrent_is_written_where_that_is_
     assert!(read(folder.path()) == read(elsewhere.path()));
     assert_eq!(sharer.ended().0, Some(0), "it ends by itself");
 
+    let over = [&["share", "film.mkv", "--torrent", "film.mkv", "--force"], &HERE[..]].concat();
+    fails(folder.path(), &over, 2, "choose a place outside with --torrent");
     let again = [&["share", "film.mkv", "--torrent", "film.torrent"], &HERE[..]].concat();
     fails(folder.path(), &again, 1, "choose another with --torrent");
     fs::write(&torrent, "x").unwrap();
     drop(share(folder.path(), &["film.mkv", "--torrent", "film.torrent", "--force"]));
     assert!(fs::read(&torrent).unwrap().starts_with(b"d8:announce"));
+}
+
+#[test]
+fn a_torrent_is_not_written_into_what_it_is_made_of() {
+    let folder = album();
+    let share = [&["share", "album", "--torrent", "album/cd/../a.torrent"], &HERE[..]].concat();
+    fails(
+        folder.path(),
+        &share,
+        2,
+        "album/cd/../a.torrent would be part of album, which it describes; choose a place out",
+    );
+    assert!(!folder.path().join("album/a.torrent").exists());
+    // The first time it is not there, and so no part of it.
+    let create = ["create", "album", "-o", "album/a.torrent", "--force"];
+    run(folder.path(), &create, 0);
+    fails(folder.path(), &create, 2, "choose a place outside with -o");
 }
 
 #[test]
@@ -125,8 +162,15 @@ fn a_private_folder_is_got_by_its_torrent_and_has_no_link() {
     let get = ["get", "private.torrent", "-o", "out", "--bind", "127.0.0.1", "--port", "0"];
     run(folder.path(), &get, 0);
     same_album(folder.path(), &folder.path().join("out"));
-    let (_, err) = run(folder.path(), &["share", "album", "--private"], 2);
-    assert!(err.contains("--torrent"), "{err}");
+    fails(
+        folder.path(),
+        &["share", "album", "--private"],
+        2,
+        "needs --torrent FILE: a link to a private torrent leads",
+    );
+    let share = ["share", "album", "--private", "--torrent", "x.torrent", "--until", "0s", "--qr", "always"];
+    let (_, err) = run(folder.path(), &[&share[..], &HERE].concat(), 0);
+    assert!(err.contains("no QR code: a private torrent has no link"), "{err}");
 }
 
 #[test]
@@ -149,6 +193,7 @@ fn what_cannot_be_shared_is_said_and_no_port_is_taken_from_others() {
     let fails = |args: &[&str], code, part| fails(folder.path(), &[&["share"], args].concat(), code, part);
     fails(&[&["gone"], &HERE[..]].concat(), 6, "gone: there is no such file or folder; check the path");
     fs::create_dir(folder.path().join("hollow")).unwrap();
+    fails(&[&["/dev/null"], &HERE[..]].concat(), 6, "/dev/null is neither a file nor a folder; check");
     fails(&[&["hollow"], &HERE[..]].concat(), 6, "there is no content");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -211,6 +256,20 @@ fn a_code_fits_the_terminal_or_it_is_said_why_there_is_none() {
     let said = on_a_terminal(folder.path(), (30, 24), &share);
     assert!(said.contains("no QR code: it takes 41 columns and 24 rows") && !said.contains('█'), "{said}");
     assert!(!on_a_terminal(folder.path(), (80, 60), &[&share[..], &["--qr", "never"]].concat()).contains('█'));
+    let said = on_a_terminal(folder.path(), (30, 24), &[&share[..], &["--qr", "always"]].concat());
+    let lines: Vec<_> = said.lines().filter(|line| line.starts_with("\x1b[38;5;231;48;5;16m")).collect();
+    let small: Magnet = decoded(&lines.join("\n")).parse().unwrap();
+    assert_eq!(small.info_hash, full.info_hash);
+}
+
+#[test]
+fn whoever_opens_a_link_with_a_tracker_is_never_told_that_none_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = format!("magnet:?xt=urn:btih:{}&tr=http://127.0.0.1:9/announce", "ab".repeat(20));
+    let get = ["get", &link, "--bind", "127.0.0.1", "--port", "0", "--timeout", "1s"];
+    let said = on_a_terminal(folder.path(), (100, 24), &get);
+    assert!(said.contains("looking for metadata") && said.contains("no metadata for 1.0 s"), "{said}");
+    assert!(!said.contains("no tracker is asked"), "{said}");
 }
 
 /// What `ropewalk` says on a terminal of so many columns and rows.
@@ -218,7 +277,8 @@ fn on_a_terminal(folder: &Path, size: (u16, u16), args: &[&str]) -> String {
     let (mut terminal, other) = super::terminal(size);
     let mut command = Command::new(assert_cmd::cargo::cargo_bin("ropewalk"));
     command.current_dir(folder).args(args).arg("--no-lsd").env("XDG_STATE_HOME", folder.join(STATE));
-    command.env_remove("RUST_LOG").env_remove("NO_COLOR").env("ROPEWALK_DHT", "off").env("TERM", "xterm-256color");
+    // The colours of a code are no decoration: without them it is inverted on a light terminal.
+    command.env_remove("RUST_LOG").env("NO_COLOR", "1").env("ROPEWALK_DHT", "off").env("TERM", "xterm-256color");
     command.stdin(Stdio::null()).stdout(other.try_clone().unwrap()).stderr(other);
     let mut child = command.spawn().unwrap();
     // The end is seen only when nobody has the other side any more.

@@ -18,6 +18,10 @@ fn one_seeder_feeds_one_downloader() {
     let seeder = Client::seeding(&payload);
     let getter = Client::leeching(&payload, &[seeder.addr()]);
     getter.finishes(&payload);
+    // What is said of all sessions is as new as what is said of this one.
+    await_that("counted", &seeder.torrent, || seeder.torrent.stats().uploaded >= 5_000_000);
+    let stats = seeder.torrent.stats();
+    assert_eq!(stats.uploaded_ever, stats.uploaded);
     getter.session.shutdown();
     seeder.session.shutdown();
 }
