@@ -239,42 +239,24 @@ fn tell_where(tracker: &Tracker, keyed: bool, screen: &Screen, json: &Json) {
 fn follow(tracker: &Tracker, screen: &Screen, json: &Json, stop: &Stop, hangups: &Receiver<()>) -> anyhow::Result<()> {
     let bar = screen.is_live().then(|| screen.bar("tracker"));
     let ticks = crossbeam_channel::tick(EVENT);
-    let (mut told, mut announces, mut away, mut unsaved) = (Instant::now(), 0, false, None);
+    let (mut told, mut announces, mut troubles) = (Instant::now(), 0, Troubles::default());
     loop {
         select! {
             recv(stop.asked()) -> _ => break,
             recv(hangups) -> _ => reload(tracker, screen, json),
             recv(ticks) -> _ => {
-                // A store elsewhere is not asked for nothing.
-                let is_due = told.elapsed() >= LINE;
-                if bar.is_none() && !json.is_wanted() && !is_due {
-                    continue;
-                }
+                // Also where nothing is printed: what is wrong is said as it begins.
                 let stats = tracker.stats();
                 match &stats {
                     Ok(stats) => json.event("stats", fields(stats)),
                     Err(error) => json.event("stats", json!({ "error": error.to_string() })),
                 }
                 json.check()?;
-                if std::mem::replace(&mut away, stats.is_err()) != stats.is_err() {
-                    match &stats {
-                        Ok(_) => screen.note("the store answers again"),
-                        Err(error) => screen.warn(&error.to_string()),
-                    }
-                }
-                if let Ok(stats) = &stats
-                    && stats.state_error != unsaved
-                {
-                    unsaved.clone_from(&stats.state_error);
-                    match &unsaved {
-                        Some(error) => screen.warn(&format!("{NOT_SAVED}: {}", without_number(error))),
-                        None => screen.note("the state is saved again"),
-                    }
-                }
+                troubles.tell(&stats, screen);
                 let text = stats.as_ref().map_or_else(io::Error::to_string, said);
                 if let Some(bar) = &bar {
                     search(bar, &text);
-                } else if is_due && !json.is_wanted() {
+                } else if told.elapsed() >= LINE && !json.is_wanted() {
                     told = Instant::now();
                     let before = announces;
                     announces = stats.map_or(announces, |stats| stats.announces);
@@ -287,6 +269,37 @@ fn follow(tracker: &Tracker, screen: &Screen, json: &Json, stop: &Stop, hangups:
     }
     bar.inspect(|bar| bar.finish_and_clear());
     Ok(())
+}
+
+/// What is wrong, and has been said.
+#[derive(Default)]
+struct Troubles {
+    /// The store does not answer.
+    away: bool,
+    /// Why the state is not saved.
+    unsaved: Option<String>,
+}
+
+impl Troubles {
+    /// Says what has begun, and what is over.
+    fn tell(&mut self, stats: &io::Result<TrackerStats>, screen: &Screen) {
+        let was_away = std::mem::replace(&mut self.away, stats.is_err());
+        let stats = match stats {
+            Ok(stats) => stats,
+            Err(error) if was_away => return log::debug!("tracker: {error}"),
+            Err(error) => return screen.warn(&error.to_string()),
+        };
+        if was_away {
+            screen.end_of_warning("the store answers again");
+        }
+        if stats.state_error != self.unsaved {
+            self.unsaved.clone_from(&stats.state_error);
+            match &self.unsaved {
+                Some(error) => screen.warn(&format!("{NOT_SAVED}: {}", without_number(error))),
+                None => screen.end_of_warning("the state is saved again"),
+            }
+        }
+    }
 }
 
 fn reload(tracker: &Tracker, screen: &Screen, json: &Json) {

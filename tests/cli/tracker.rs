@@ -1,7 +1,10 @@
 //! `ropewalk tracker`.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use ropewalk::fetch::fetch;
@@ -11,7 +14,7 @@ use serde_json::Value;
 use super::{Running, album, fails, run, same_album};
 
 /// A tracker on a free port, over HTTP alone. Gives its announce URL.
-pub(super) fn tracker(folder: &std::path::Path, more: &[&str]) -> (Running, String) {
+pub(super) fn tracker(folder: &Path, more: &[&str]) -> (Running, String) {
     let mut tracker = Running::start(folder, &[&["tracker", "--http", "127.0.0.1:0", "--no-udp"], more].concat());
     let listening = tracker.wait_for(|event| event["event"] == "listening");
     (tracker, format!("http://{}/announce", listening["http"][0].as_str().unwrap()))
@@ -69,6 +72,36 @@ fn a_tracker_that_is_killed_has_lost_nothing_of_what_it_saved_and_its_file_is_fr
     let (mut second, url) = tracker(folder.path(), &["--state", "swarms"]);
     second.wait_for(has(1));
     assert_eq!(announce(&url, 8), [7]);
+}
+
+/// A tracker as a service has it: lines of words, none of them to a terminal.
+fn service(folder: &Path, args: &[&str]) -> Running {
+    let program = assert_cmd::cargo::cargo_bin("ropewalk");
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$0\" \"$@\" 2>&1"]).arg(program).arg("tracker").args(args);
+    let mut child = command.current_dir(folder).env_remove("RUST_LOG").stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    Running { child, lines }
+}
+
+#[test]
+fn a_service_says_once_that_its_state_is_not_saved_and_once_that_it_is_again() {
+    let folder = album();
+    let (states, away) = (folder.path().join("states"), folder.path().join("away"));
+    fs::create_dir(&states).unwrap();
+    let state = ["--state", "states/swarms", "--state-interval", "1s"];
+    let mut running = service(folder.path(), &[&["--http", "127.0.0.1:0", "--no-udp"], &state[..]].concat());
+    let mut line = || running.lines.next().unwrap().unwrap();
+    let url = line().replace("listening: ", "");
+    fs::rename(&states, &away).unwrap();
+    announce(&url, 7);
+    let said = line();
+    assert!(said.starts_with("warning: the state is not saved: ") && said.contains("swarms: "), "{said}");
+    fs::rename(&away, &states).unwrap();
+    assert_eq!(line(), "the state is saved again");
+    running.signal(rustix::process::Signal::TERM);
+    assert!(running.lines.next().is_none());
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
