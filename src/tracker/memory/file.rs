@@ -10,6 +10,7 @@ use super::state::StateError;
 /// A file of which this tracker is the only user.
 #[derive(Debug)]
 pub(super) struct StateFile {
+    /// Where it is, whatever links lead there: the lock is beside it, and it is not the link that is replaced.
     path: PathBuf,
     /// Locked for as long as it is open, which is no longer than the process lives, however it ends.
     _lock: File,
@@ -19,12 +20,12 @@ impl StateFile {
     /// Takes hold of a file, which need not exist, nor its folder.
     pub(super) fn take(path: &Path) -> Result<Self, StateError> {
         let failed = |source| StateError::Io { path: path.into(), source };
-        fs::create_dir_all(folder(path)).map_err(failed)?;
+        let real = real(path).map_err(failed)?;
         // Beside it, as the file itself becomes another one each time that it is written.
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(beside(path, "lock"));
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(beside(&real, "lock"));
         let lock = lock.map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.into(), _lock: lock }),
+            Ok(()) => Ok(Self { path: real, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(StateError::InUse(path.into())),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
@@ -54,6 +55,27 @@ impl StateFile {
         };
         whole().inspect_err(|_| drop(fs::remove_file(&temporary)))?;
         File::open(folder(&self.path))?.sync_all()
+    }
+}
+
+/// The file that a path leads to, which need not exist. Its folder is made.
+fn real(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_path_buf();
+    loop {
+        match fs::canonicalize(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            found => return found,
+        }
+        // A link that leads nowhere yet, or none. Links in a circle are another error above.
+        let (folder, link) = (folder(&path), fs::read_link(&path));
+        path = match link {
+            Ok(target) => folder.join(target),
+            Err(_) => {
+                let name = path.file_name().ok_or(ErrorKind::InvalidFilename)?;
+                fs::create_dir_all(folder)?;
+                return Ok(fs::canonicalize(folder)?.join(name));
+            }
+        };
     }
 }
 
