@@ -79,10 +79,10 @@ pub struct Args {
     /// A file that keeps the memory between runs: read at the start, if it is there, written now and then and at the end
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// How often the file of --state is written while there is something new
+    /// How often the file of --state is written while there is something new, from 1s to 24h
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = state_interval, requires = "state")]
     state_interval: Duration,
-    /// What clients are asked to wait between announces; who is silent for half as long again is forgotten
+    /// What clients are asked to wait between announces, from 1m to 8h; who is silent for half as long again is forgotten
     #[arg(long, value_name = "TIME", default_value = "30m", value_parser = interval)]
     interval: Duration,
     /// Serve only the torrents of this file: an info-hash a line, # before comments
@@ -91,16 +91,18 @@ pub struct Args {
     /// Do not serve the torrents of this file
     #[arg(long, value_name = "FILE")]
     deny: Option<PathBuf>,
-    /// Serve only who knows this word: announce URLs are http://HOST:PORT/WORD/announce then, and the same with udp
+    /// Serve only who knows this word of 1 to 100 letters, digits and -._~: announce URLs are http://HOST:PORT/WORD/announce
+    /// then, and the same with udp
     #[arg(long, value_name = "WORD")]
     key: Option<AccessKey>,
     /// Believe this address or network of proxies where a request came from (X-Forwarded-For); may be given again
     #[arg(long, value_name = "ADDR[/BITS]")]
     proxy: Vec<IpNetwork>,
-    /// Announces and scrapes a minute that one address may make
+    /// Announces and scrapes a minute that one address may make over time, from 1; twice as many may come at once. Without it
+    /// there is no limit
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
-    /// The most peers in an answer
+    /// The most peers in an answer, from 1 to 65535
     #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
     peers: u16,
     /// Answer scrapes over HTTP that name no torrent with so many; 0 refuses them
