@@ -73,7 +73,8 @@ pub struct Args {
     /// Where to serve a page of what goes on, /stats.json and /metrics; give one that strangers do not reach
     #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     admin: Option<SocketAddr>,
-    /// Where to keep the swarms: `memory`, or the URL of a Redis, such as redis://HOST; a cluster is several with commas
+    /// Where to keep the swarms: `memory`, or the URL of a Redis, such as redis://HOST; a cluster is several with commas. While
+    /// Redis is away, torrents that were asked for lately are answered from memory, with peers of up to 5 minutes ago
     #[arg(long, value_name = "STORE", default_value = "memory", value_parser = store)]
     store: StoreConfig,
     /// A file that keeps the memory between runs: read at the start, if it is there, written now and then and at the end
@@ -251,7 +252,7 @@ fn follow(tracker: &Tracker, screen: &Screen, json: &Json, stop: &Stop, hangups:
                 let stats = tracker.stats();
                 match &stats {
                     Ok(stats) => json.event("stats", fields(stats)),
-                    Err(error) => json.event("stats", json!({ "error": error.to_string() })),
+                    Err(error) => json.event("stats", json!({ "error": without_number(&error.to_string()) })),
                 }
                 json.check()?;
                 troubles.tell(&stats, screen);
@@ -289,7 +290,7 @@ impl Troubles {
         let stats = match stats {
             Ok(stats) => stats,
             Err(error) if was_away => return log::debug!("tracker: {error}"),
-            Err(error) => return screen.warn(&error.to_string()),
+            Err(error) => return screen.warn(&without_number(&error.to_string())),
         };
         if was_away {
             screen.end_of_warning("the store answers again");

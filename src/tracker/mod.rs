@@ -133,9 +133,11 @@ impl Tracker {
         format!("{scheme}://{}{}", reachable(self.addr()), self.service.access.announce_path())
     }
 
-    /// How many torrents and peers take part, and how often was asked. An error where the store does not answer.
+    /// How many torrents and peers take part, and how often was asked. An error where the store does not answer: it says which
+    /// store and why, but no password.
     pub fn stats(&self) -> io::Result<TrackerStats> {
-        let totals = self.service.store.totals(Instant::now()).map_err(io::Error::other)?;
+        let totals = self.service.store.totals(Instant::now());
+        let totals = totals.map_err(|unavailable| io::Error::other(unavailable.in_full()))?;
         let state_error = self.service.saving.last().error;
         Ok(TrackerStats { state_error, ..self.service.statistics.in_all(totals) })
     }

@@ -35,7 +35,7 @@ struct Mirror {
 
 impl Mirror {
     fn check(&self) -> Result<(), Unavailable> {
-        let down = Unavailable { why: "the store is away".into(), retry: Duration::from_secs(90) };
+        let down = Unavailable { why: "the store is away".into(), cause: None, retry: Duration::from_secs(90) };
         if self.is_down.load(Ordering::Relaxed) { Err(down) } else { Ok(()) }
     }
 }
