@@ -189,7 +189,8 @@ fn what_a_tracker_cannot_do_is_said_before_it_listens() {
     fs::create_dir(folder.path().join("lists")).unwrap();
     fails(folder.path(), &[&free[..], &["--deny", "lists"]].concat(), 5, "lists");
     fs::write(folder.path().join("state"), "no state of a tracker").unwrap();
-    fails(folder.path(), &[&free[..], &["--state", "state"]].concat(), 5, "state");
+    fails(folder.path(), &[&free[..], &["--state", "state"]].concat(), 5, "state; name another file, or remove it");
+    fails(folder.path(), &[&free[..], &["--state", "lists"]].concat(), 5, "name a file for the state, such as lists/");
     fails(folder.path(), &[&free[..], &["--admin", &addr]].concat(), 1, &addr);
     fails(folder.path(), &[&free[..], &["--state", "gone/state"]].concat(), 5, "no folder gone");
     for option in ["--rate", "--peers"] {

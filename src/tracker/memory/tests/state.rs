@@ -58,6 +58,24 @@ fn a_link_to_a_state_file_is_that_file() {
 }
 
 #[test]
+fn what_cannot_be_a_state_is_left_without_a_lock_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let [junk, sub] = ["junk", "sub"].map(|name| folder.path().join(name));
+    std::fs::write(&junk, "no state of a tracker").unwrap();
+    std::fs::create_dir(&sub).unwrap();
+    let error = |path| Memory::load(path, &config(), 1, Instant::now()).unwrap_err();
+    assert!(matches!(error(&junk), StateError::Foreign(_)));
+    assert!(matches!(error(&sub), StateError::Folder(_)));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    assert_eq!(std::fs::read_dir(&sub).unwrap().count(), 0);
+    // One that was there is somebody else's to remove.
+    let lock = folder.path().join("junk.lock");
+    std::fs::write(&lock, "").unwrap();
+    error(&junk);
+    assert!(lock.exists());
+}
+
+#[test]
 fn links_in_a_circle_are_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("link");
@@ -81,8 +99,10 @@ fn a_state_file_that_is_cut_or_changed_is_an_error_wherever_it_is() {
         Memory::load(&path, &config(), 1, now)
     };
     load(&whole).unwrap();
+    // As one that was made to be written.
+    assert_eq!(load(&[]).unwrap().totals(now).unwrap().torrents, 0);
     for at in 0..whole.len() {
-        let cut = load(&whole[..at]).unwrap_err();
+        let cut = load(&whole[..at.max(1)]).unwrap_err();
         assert!(
             matches!(cut, StateError::Damaged(_)) || at < 8 && matches!(cut, StateError::Foreign(_)),
             "{at}: {cut}"
