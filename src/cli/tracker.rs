@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select};
 use ropewalk::tracker::{
-    AccessConfig, AccessKey, IpNetwork, MemoryConfig, RequestRate, StoreConfig, Tracker, TrackerConfig, TrackerStats,
+    AccessConfig, AccessKey, IpNetwork, ListenError, MemoryConfig, RequestRate, StoreConfig, Tracker, TrackerConfig,
+    TrackerServer, TrackerStats,
 };
 use serde_json::json;
 
@@ -214,12 +215,32 @@ fn store(text: &str) -> Result<StoreConfig, String> {
 
 /// An error of the library, with the code that it means.
 fn told(error: io::Error) -> anyhow::Error {
+    if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<ListenError>()) {
+        return not_listening(error);
+    }
     let text = error.to_string();
     match error.kind() {
-        io::ErrorKind::AddrInUse => failed(Code::Other, format!("{text}; is a tracker running there already?")),
         io::ErrorKind::InvalidInput => failed(Code::Usage, text),
         io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::Other => failed(Code::Disk, text),
         _ => anyhow::Error::new(error),
+    }
+}
+
+/// Which option has to be another.
+fn not_listening(error: &ListenError) -> anyhow::Error {
+    let option = match error.server {
+        TrackerServer::Http => "--http",
+        TrackerServer::Udp => "--udp",
+        TrackerServer::Pages => "--admin",
+    };
+    let text = without_number(&error.to_string());
+    match error.source.kind() {
+        _ if error.itself.is_some() => failed(Code::Usage, format!("{text}; give {option} another port")),
+        io::ErrorKind::AddrInUse => {
+            let next = format!("is a tracker running there already? Stop it, or give {option} another port");
+            failed(Code::Other, format!("{text}; {next}"))
+        }
+        _ => failed(Code::Other, format!("{text}; give {option} another address or port")),
     }
 }
 

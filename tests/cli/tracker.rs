@@ -165,7 +165,7 @@ fn lists_of_torrents_are_read_again_when_the_tracker_is_told_to() {
     tracker.wait_for(|event| event["event"] == "reloaded" && event["error"].is_null());
     assert!(answer(&ask).windows(14).any(|part| part == b"failure reason"));
     for (what, expected) in
-        [(Some("nonsense\n"), "allow, line 1: not an info-hash"), (None, "No such file or directory")]
+        [(Some("nonsense\n"), "allow, line 1: not an info-hash; a list has"), (None, "there is no list allow; make it")]
     {
         match what {
             Some(text) => fs::write(folder.path().join("allow"), text).unwrap(),
@@ -183,15 +183,30 @@ fn what_a_tracker_cannot_do_is_said_before_it_listens() {
     let folder = album();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
-    fails(folder.path(), &["tracker", "--http", &addr, "--no-udp"], 1, "is a tracker running there already?");
+    fails(
+        folder.path(),
+        &["tracker", "--http", &addr, "--no-udp"],
+        1,
+        "running there already? Stop it, or give --http",
+    );
     let free = ["tracker", "--http", "127.0.0.1:0", "--no-udp"];
-    fails(folder.path(), &[&free[..], &["--allow", "gone"]].concat(), 5, "gone");
+    fails(folder.path(), &[&free[..], &["--allow", "gone"]].concat(), 5, "there is no list gone; make it");
     fs::create_dir(folder.path().join("lists")).unwrap();
     fails(folder.path(), &[&free[..], &["--deny", "lists"]].concat(), 5, "lists");
     fs::write(folder.path().join("state"), "no state of a tracker").unwrap();
     fails(folder.path(), &[&free[..], &["--state", "state"]].concat(), 5, "state; name another file, or remove it");
     fails(folder.path(), &[&free[..], &["--state", "lists"]].concat(), 5, "name a file for the state, such as lists/");
-    fails(folder.path(), &[&free[..], &["--admin", &addr]].concat(), 1, &addr);
+    fails(folder.path(), &[&free[..], &["--admin", &addr]].concat(), 1, "or give --admin another port");
+    // A loopback address that nobody else uses.
+    let there = format!("127.77.0.1:{}", taken.local_addr().unwrap().port());
+    for (option, expected) in
+        [("--http", "already listens there for HTTP; give --http"), ("--admin", "HTTP; give --admin")]
+    {
+        fails(folder.path(), &["tracker", "--no-udp", "--http", &there, option, &there], 2, expected);
+    }
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    fails(folder.path(), &["tracker", "--no-http", "--udp", &addr], 1, "cannot listen for UDP on 127.0.0.1:");
     fails(folder.path(), &[&free[..], &["--state", "gone/state"]].concat(), 5, "no folder gone");
     for option in ["--rate", "--peers"] {
         fails(folder.path(), &[&free[..], &[option, "0"]].concat(), 2, option);
