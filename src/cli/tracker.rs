@@ -45,7 +45,8 @@ Events of --json, one object per line:
              refused (since the start), announces_per_second, state_error (why
              the file of --state cannot be written, or null); or error, where
              the store does not answer
-  reloaded   after SIGHUP; or error
+  reloaded   after SIGHUP, where there are lists; with error, why they could
+             not be read and stay as they were, where that failed
   error      message, result, code
 
 Exit codes:
@@ -115,13 +116,19 @@ pub struct Args {
     pub json: bool,
 }
 
+/// By which the lists are to be read again.
+struct Hangups {
+    asked: Receiver<()>,
+    has_lists: bool,
+}
+
 /// Where to listen: one address, or all of them at one port.
 #[derive(Clone, Debug)]
 struct Place(Vec<SocketAddr>);
 
 pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let json = Json::new(args.json);
-    let hangups = stop.hangups()?;
+    let hangups = Hangups { asked: stop.hangups()?, has_lists: args.allow.is_some() || args.deny.is_some() };
     if let Some(folder) = args.state.as_deref().and_then(Path::parent).filter(|it| !it.as_os_str().is_empty())
         && !folder.is_dir()
     {
@@ -250,9 +257,13 @@ fn tell_where(tracker: &Tracker, keyed: bool, screen: &Screen, json: &Json) {
     let admin = tracker.admin().map(|addr| addr.to_string());
     json.event("listening", json!({ "http": http, "udp": udp, "admin": admin }));
     for (scheme, addrs) in [("http", &http), ("udp", &udp)] {
-        // The key itself is nobody's business who reads what a service says.
-        let path = if keyed { "/KEY/announce" } else { "/announce" };
-        addrs.iter().for_each(|addr| screen.note(&format!("listening: {scheme}://{addr}{path}")));
+        for addr in addrs {
+            // The key itself is nobody's business who reads what a service says.
+            screen.note(&match keyed {
+                true => format!("listening: {scheme} at {addr}, path /WORD/announce with the word of --key"),
+                false => format!("listening: {scheme}://{addr}/announce"),
+            });
+        }
     }
     if let Some(admin) = admin {
         screen.note(&format!("what goes on: http://{admin}/"));
@@ -260,14 +271,17 @@ fn tell_where(tracker: &Tracker, keyed: bool, screen: &Screen, json: &Json) {
 }
 
 /// Says what goes on until it is time to stop.
-fn follow(tracker: &Tracker, screen: &Screen, json: &Json, stop: &Stop, hangups: &Receiver<()>) -> anyhow::Result<()> {
+fn follow(tracker: &Tracker, screen: &Screen, json: &Json, stop: &Stop, hangups: &Hangups) -> anyhow::Result<()> {
     let bar = screen.is_live().then(|| screen.bar("tracker"));
     let ticks = crossbeam_channel::tick(EVENT);
     let (mut told, mut announces, mut troubles) = (Instant::now(), 0, Troubles::default());
     loop {
         select! {
             recv(stop.asked()) -> _ => break,
-            recv(hangups) -> _ => reload(tracker, screen, json),
+            recv(hangups.asked) -> _ => match hangups.has_lists {
+                true => reload(tracker, screen, json),
+                false => screen.note("there are no lists to read again; --allow and --deny name them"),
+            },
             recv(ticks) -> _ => {
                 // Also where nothing is printed: what is wrong is said as it begins.
                 let stats = tracker.stats();

@@ -105,6 +105,21 @@ fn a_service_says_once_that_its_state_is_not_saved_and_once_that_it_is_again() {
 }
 
 #[test]
+fn a_service_tells_no_key_and_of_no_lists_where_there_are_none() {
+    let folder = album();
+    let mut running = service(folder.path(), &["--http", "127.0.0.1:0", "--no-udp", "--key", "sesame"]);
+    let mut line = || running.lines.next().unwrap().unwrap();
+    let said = line();
+    assert!(said.starts_with("listening: http at 127.0.0.1:"), "{said}");
+    assert!(said.ends_with(", path /WORD/announce with the word of --key"), "{said}");
+    running.hang_up();
+    assert_eq!(
+        running.lines.next().unwrap().unwrap(),
+        "there are no lists to read again; --allow and --deny name them"
+    );
+}
+
+#[test]
 fn a_full_scrape_is_answered_where_it_is_allowed_and_with_no_more_than_that() {
     let folder = album();
     let (_plain, url) = tracker(folder.path(), &[]);
