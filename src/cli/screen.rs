@@ -82,6 +82,11 @@ impl Screen {
         self.stderr(&format!("warning: {text}"));
     }
 
+    /// That what was warned of is over: said to whoever was warned.
+    pub fn end_of_warning(&self, text: &str) {
+        self.stderr(text);
+    }
+
     pub fn error(&self, text: &str) {
         self.stderr(&format!("error: {text}"));
     }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select};
 use ropewalk::tracker::{
-    AccessConfig, AccessKey, IpNetwork, MemoryConfig, RequestRate, StoreConfig, Tracker, TrackerConfig, TrackerStats,
+    AccessConfig, AccessKey, IpNetwork, ListenError, MemoryConfig, RequestRate, StoreConfig, Tracker, TrackerConfig,
+    TrackerServer, TrackerStats,
 };
 use serde_json::json;
 
@@ -44,7 +45,8 @@ Events of --json, one object per line:
              refused (since the start), announces_per_second, state_error (why
              the file of --state cannot be written, or null); or error, where
              the store does not answer
-  reloaded   after SIGHUP; or error
+  reloaded   after SIGHUP, where there are lists; with error, why they could
+             not be read and stay as they were, where that failed
   error      message, result, code
 
 Exit codes:
@@ -73,16 +75,17 @@ pub struct Args {
     /// Where to serve a page of what goes on, /stats.json and /metrics; give one that strangers do not reach
     #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     admin: Option<SocketAddr>,
-    /// Where to keep the swarms: `memory`, or the URL of a Redis, such as redis://HOST; a cluster is several with commas
+    /// Where to keep the swarms: `memory`, or the URL of a Redis, such as redis://HOST; a cluster is several with commas. While
+    /// Redis is away, torrents that were asked for lately are answered from memory, with peers of up to 5 minutes ago
     #[arg(long, value_name = "STORE", default_value = "memory", value_parser = store)]
     store: StoreConfig,
     /// A file that keeps the memory between runs: read at the start, if it is there, written now and then and at the end
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// How often the file of --state is written while there is something new
+    /// How often the file of --state is written while there is something new, from 1s to 24h
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = state_interval, requires = "state")]
     state_interval: Duration,
-    /// What clients are asked to wait between announces; who is silent for half as long again is forgotten
+    /// What clients are asked to wait between announces, from 1m to 8h; who is silent for half as long again is forgotten
     #[arg(long, value_name = "TIME", default_value = "30m", value_parser = interval)]
     interval: Duration,
     /// Serve only the torrents of this file: an info-hash a line, # before comments
@@ -91,16 +94,18 @@ pub struct Args {
     /// Do not serve the torrents of this file
     #[arg(long, value_name = "FILE")]
     deny: Option<PathBuf>,
-    /// Serve only who knows this word: announce URLs are http://HOST:PORT/WORD/announce then, and the same with udp
+    /// Serve only who knows this word of 1 to 100 letters, digits and -._~: announce URLs are http://HOST:PORT/WORD/announce
+    /// then, and the same with udp
     #[arg(long, value_name = "WORD")]
     key: Option<AccessKey>,
     /// Believe this address or network of proxies where a request came from (X-Forwarded-For); may be given again
     #[arg(long, value_name = "ADDR[/BITS]")]
     proxy: Vec<IpNetwork>,
-    /// Announces and scrapes a minute that one address may make
+    /// Announces and scrapes a minute that one address may make over time, from 1; twice as many may come at once. Without it
+    /// there is no limit
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
-    /// The most peers in an answer
+    /// The most peers in an answer, from 1 to 65535
     #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
     peers: u16,
     /// Answer scrapes over HTTP that name no torrent with so many; 0 refuses them
@@ -111,13 +116,19 @@ pub struct Args {
     pub json: bool,
 }
 
+/// By which the lists are to be read again.
+struct Hangups {
+    asked: Receiver<()>,
+    has_lists: bool,
+}
+
 /// Where to listen: one address, or all of them at one port.
 #[derive(Clone, Debug)]
 struct Place(Vec<SocketAddr>);
 
 pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
     let json = Json::new(args.json);
-    let hangups = stop.hangups()?;
+    let hangups = Hangups { asked: stop.hangups()?, has_lists: args.allow.is_some() || args.deny.is_some() };
     if let Some(folder) = args.state.as_deref().and_then(Path::parent).filter(|it| !it.as_os_str().is_empty())
         && !folder.is_dir()
     {
@@ -211,12 +222,32 @@ fn store(text: &str) -> Result<StoreConfig, String> {
 
 /// An error of the library, with the code that it means.
 fn told(error: io::Error) -> anyhow::Error {
+    if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<ListenError>()) {
+        return not_listening(error);
+    }
     let text = error.to_string();
     match error.kind() {
-        io::ErrorKind::AddrInUse => failed(Code::Other, format!("{text}; is a tracker running there already?")),
         io::ErrorKind::InvalidInput => failed(Code::Usage, text),
         io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::Other => failed(Code::Disk, text),
         _ => anyhow::Error::new(error),
+    }
+}
+
+/// Which option has to be another.
+fn not_listening(error: &ListenError) -> anyhow::Error {
+    let option = match error.server {
+        TrackerServer::Http => "--http",
+        TrackerServer::Udp => "--udp",
+        TrackerServer::Pages => "--admin",
+    };
+    let text = without_number(&error.to_string());
+    match error.source.kind() {
+        _ if error.itself.is_some() => failed(Code::Usage, format!("{text}; give {option} another port")),
+        io::ErrorKind::AddrInUse => {
+            let next = format!("is a tracker running there already? Stop it, or give {option} another port");
+            failed(Code::Other, format!("{text}; {next}"))
+        }
+        _ => failed(Code::Other, format!("{text}; give {option} another address or port")),
     }
 }
 
@@ -226,9 +257,13 @@ fn tell_where(tracker: &Tracker, keyed: bool, screen: &Screen, json: &Json) {
     let admin = tracker.admin().map(|addr| addr.to_string());
     json.event("listening", json!({ "http": http, "udp": udp, "admin": admin }));
     for (scheme, addrs) in [("http", &http), ("udp", &udp)] {
-        // The key itself is nobody's business who reads what a service says.
-        let path = if keyed { "/KEY/announce" } else { "/announce" };
-        addrs.iter().for_each(|addr| screen.note(&format!("listening: {scheme}://{addr}{path}")));
+        for addr in addrs {
+            // The key itself is nobody's business who reads what a service says.
+            screen.note(&match keyed {
+                true => format!("listening: {scheme} at {addr}, path /WORD/announce with the word of --key"),
+                false => format!("listening: {scheme}://{addr}/announce"),
+            });
+        }
     }
     if let Some(admin) = admin {
         screen.note(&format!("what goes on: http://{admin}/"));
@@ -236,45 +271,30 @@ fn tell_where(tracker: &Tracker, keyed: bool, screen: &Screen, json: &Json) {
 }
 
 /// Says what goes on until it is time to stop.
-fn follow(tracker: &Tracker, screen: &Screen, json: &Json, stop: &Stop, hangups: &Receiver<()>) -> anyhow::Result<()> {
+fn follow(tracker: &Tracker, screen: &Screen, json: &Json, stop: &Stop, hangups: &Hangups) -> anyhow::Result<()> {
     let bar = screen.is_live().then(|| screen.bar("tracker"));
     let ticks = crossbeam_channel::tick(EVENT);
-    let (mut told, mut announces, mut away, mut unsaved) = (Instant::now(), 0, false, None);
+    let (mut told, mut announces, mut troubles) = (Instant::now(), 0, Troubles::default());
     loop {
         select! {
             recv(stop.asked()) -> _ => break,
-            recv(hangups) -> _ => reload(tracker, screen, json),
+            recv(hangups.asked) -> _ => match hangups.has_lists {
+                true => reload(tracker, screen, json),
+                false => screen.note("there are no lists to read again; --allow and --deny name them"),
+            },
             recv(ticks) -> _ => {
-                // A store elsewhere is not asked for nothing.
-                let is_due = told.elapsed() >= LINE;
-                if bar.is_none() && !json.is_wanted() && !is_due {
-                    continue;
-                }
+                // Also where nothing is printed: what is wrong is said as it begins.
                 let stats = tracker.stats();
                 match &stats {
                     Ok(stats) => json.event("stats", fields(stats)),
-                    Err(error) => json.event("stats", json!({ "error": error.to_string() })),
+                    Err(error) => json.event("stats", json!({ "error": without_number(&error.to_string()) })),
                 }
                 json.check()?;
-                if std::mem::replace(&mut away, stats.is_err()) != stats.is_err() {
-                    match &stats {
-                        Ok(_) => screen.note("the store answers again"),
-                        Err(error) => screen.warn(&error.to_string()),
-                    }
-                }
-                if let Ok(stats) = &stats
-                    && stats.state_error != unsaved
-                {
-                    unsaved.clone_from(&stats.state_error);
-                    match &unsaved {
-                        Some(error) => screen.warn(&format!("{NOT_SAVED}: {}", without_number(error))),
-                        None => screen.note("the state is saved again"),
-                    }
-                }
+                troubles.tell(&stats, screen);
                 let text = stats.as_ref().map_or_else(io::Error::to_string, said);
                 if let Some(bar) = &bar {
                     search(bar, &text);
-                } else if is_due && !json.is_wanted() {
+                } else if told.elapsed() >= LINE && !json.is_wanted() {
                     told = Instant::now();
                     let before = announces;
                     announces = stats.map_or(announces, |stats| stats.announces);
@@ -287,6 +307,37 @@ fn follow(tracker: &Tracker, screen: &Screen, json: &Json, stop: &Stop, hangups:
     }
     bar.inspect(|bar| bar.finish_and_clear());
     Ok(())
+}
+
+/// What is wrong, and has been said.
+#[derive(Default)]
+struct Troubles {
+    /// The store does not answer.
+    away: bool,
+    /// Why the state is not saved.
+    unsaved: Option<String>,
+}
+
+impl Troubles {
+    /// Says what has begun, and what is over.
+    fn tell(&mut self, stats: &io::Result<TrackerStats>, screen: &Screen) {
+        let was_away = std::mem::replace(&mut self.away, stats.is_err());
+        let stats = match stats {
+            Ok(stats) => stats,
+            Err(error) if was_away => return log::debug!("tracker: {error}"),
+            Err(error) => return screen.warn(&without_number(&error.to_string())),
+        };
+        if was_away {
+            screen.end_of_warning("the store answers again");
+        }
+        if stats.state_error != self.unsaved {
+            self.unsaved.clone_from(&stats.state_error);
+            match &self.unsaved {
+                Some(error) => screen.warn(&format!("{NOT_SAVED}: {}", without_number(error))),
+                None => screen.end_of_warning("the state is saved again"),
+            }
+        }
+    }
 }
 
 fn reload(tracker: &Tracker, screen: &Screen, json: &Json) {

@@ -3,13 +3,16 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use parking_lot::RwLock;
 
 use super::config::AccessConfig;
 use crate::metainfo::InfoHash;
+
+/// What to do about a list that is none.
+const FORM: &str = "a list has an info-hash a line, 40 hexadecimal digits, and comments behind #";
 
 /// The lists in force.
 #[derive(Debug)]
@@ -84,10 +87,16 @@ impl Lists {
 fn read(file: &Path) -> io::Result<HashSet<InfoHash>> {
     let name = file.display();
     // Without the system's kind of error: a file that may not be read is not to be taken for a port that may not be used.
-    let text = fs::read_to_string(file).map_err(|error| io::Error::other(format!("{name}: {error}")))?;
+    let text = fs::read_to_string(file).map_err(|error| {
+        io::Error::other(match error.kind() {
+            ErrorKind::InvalidData => format!("{name} is not a list of torrents, for it is no text: {FORM}"),
+            ErrorKind::NotFound => format!("there is no list {name}; make it, or name another file: {FORM}"),
+            _ => format!("cannot read the list {name}: {error}"),
+        })
+    })?;
     let lines = (1..).zip(text.lines()).map(|(number, line)| (number, line.split('#').next().unwrap_or("").trim()));
     let parse = |(number, line): (usize, &str)| {
-        line.parse().map_err(|_| io::Error::other(format!("{name}, line {number}: not an info-hash")))
+        line.parse().map_err(|_| io::Error::other(format!("{name}, line {number}: not an info-hash; {FORM}")))
     };
     lines.filter(|(_, line)| !line.is_empty()).map(parse).collect()
 }
@@ -147,7 +156,10 @@ mod tests {
         assert!(!access.allows(&hash(1)));
         fs::write(&deny, "\nnonsense\n").unwrap();
         let error = access.reload().unwrap_err().to_string();
-        assert!(error.ends_with("deny, line 2: not an info-hash"), "{error}");
+        assert!(error.contains("deny, line 2: not an info-hash; a list has"), "{error}");
+        fs::write(&deny, [0xff, 0]).unwrap();
+        let error = access.reload().unwrap_err().to_string();
+        assert!(error.contains("deny is not a list of torrents, for it is no text: a list has"), "{error}");
         fs::remove_file(&deny).unwrap();
         access.reload().unwrap_err();
         fs::create_dir(&deny).unwrap();

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use self::listening::Listening;
 use self::memory::Memory;
 use self::service::Service;
 use self::store::{Announce, Reply, Store};
@@ -40,6 +41,7 @@ mod access;
 mod config;
 mod http;
 mod key;
+mod listening;
 mod memory;
 mod network;
 mod rates;
@@ -59,6 +61,7 @@ pub use config::{AccessConfig, MemoryConfig, RequestLimits, RequestRate, StoreCo
 #[cfg(fuzzing)]
 pub(crate) use http::fuzz_requests;
 pub use key::{AccessKey, AccessKeySyntax};
+pub use listening::{ListenError, TrackerServer};
 pub use network::{IpNetwork, IpNetworkSyntax};
 #[cfg(feature = "redis")]
 pub use redis::{RedisConfig, RedisPlace, RedisPlaceError};
@@ -79,22 +82,35 @@ impl Tracker {
         Self::with(TrackerConfig { http: vec![addr], udp: Vec::new(), ..TrackerConfig::default() })
     }
 
-    /// A tracker as it is described. What cannot be listened on, or read, is an error.
+    /// A tracker as it is described. What cannot be listened on ([`ListenError`]), or read, is an error.
     pub fn with(config: TrackerConfig) -> io::Result<Self> {
         let workers = config.workers.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
         let interface = config.interface.as_deref();
-        let trackers = bind(&config.http, |addr| http::Bound::new(addr, interface, workers.get()))?;
-        let sockets = bind(&config.udp, |addr| udp::Bound::new(addr, interface, workers))?;
-        let admin = bind(config.admin.as_slice(), |addr| http::Bound::new(addr, None, 1))?.pop();
+        let mut listening = Listening::default();
+        let trackers = listening.bind(
+            TrackerServer::Http,
+            &config.http,
+            |addr| http::Bound::new(addr, interface, workers.get()),
+            http::Bound::addr,
+        )?;
+        let sockets = listening.bind(
+            TrackerServer::Udp,
+            &config.udp,
+            |addr| udp::Bound::new(addr, interface, workers),
+            udp::Bound::addr,
+        )?;
+        let admin = config.admin.as_slice();
+        let admin = listening
+            .bind(TrackerServer::Pages, admin, |addr| http::Bound::new(addr, None, 1), http::Bound::addr)?
+            .pop();
         let http: Vec<_> = trackers.iter().map(http::Bound::addr).collect();
         let udp: Vec<_> = sockets.iter().map(udp::Bound::addr).collect();
         let admin_addr = admin.as_ref().map(http::Bound::addr);
         if http.is_empty() && udp.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a tracker needs an address to listen on"));
         }
-        let bound: Vec<_> = http.iter().chain(&udp).copied().chain(admin_addr).collect();
         let store = store(&config)?;
-        let service = Service::new(config, store, &bound)?;
+        let service = Service::new(config, store, &listening.addrs())?;
         let mut tracker = Self { http, udp, admin: admin_addr, service, threads: Vec::new() };
         // Where one cannot be started, the others are stopped as the tracker is dropped.
         http::start(trackers, admin, &tracker.service, &mut tracker.threads)?;
@@ -133,9 +149,11 @@ impl Tracker {
         format!("{scheme}://{}{}", reachable(self.addr()), self.service.access.announce_path())
     }
 
-    /// How many torrents and peers take part, and how often was asked. An error where the store does not answer.
+    /// How many torrents and peers take part, and how often was asked. An error where the store does not answer: it says which
+    /// store and why, but no password.
     pub fn stats(&self) -> io::Result<TrackerStats> {
-        let totals = self.service.store.totals(Instant::now()).map_err(io::Error::other)?;
+        let totals = self.service.store.totals(Instant::now());
+        let totals = totals.map_err(|unavailable| io::Error::other(unavailable.in_full()))?;
         let state_error = self.service.saving.last().error;
         Ok(TrackerStats { state_error, ..self.service.statistics.in_all(totals) })
     }
@@ -211,26 +229,6 @@ impl std::fmt::Debug for Tracker {
             .field("admin", &self.admin)
             .finish_non_exhaustive()
     }
-}
-
-/// Binds to all addresses, but not to all of IPv6 where the system has none.
-fn bind<T>(addrs: &[SocketAddr], bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<Vec<T>> {
-    let mut bound = Vec::new();
-    for &addr in addrs {
-        match bind(addr) {
-            Ok(socket) => bound.push(socket),
-            Err(error) if addr.ip() == Ipv6Addr::UNSPECIFIED && has_no_ipv6(&error) => {
-                log::info!("tracker: without IPv6: {error}");
-            }
-            Err(error) => return Err(io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"))),
-        }
-    }
-    Ok(bound)
-}
-
-fn has_no_ipv6(error: &io::Error) -> bool {
-    let error = rustix::io::Errno::from_io_error(error);
-    matches!(error, Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL))
 }
 
 fn store(config: &TrackerConfig) -> io::Result<Box<dyn Store>> {

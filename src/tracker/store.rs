@@ -73,8 +73,17 @@ pub(super) struct Reply {
 pub(super) struct Unavailable {
     /// In words for the client's user.
     pub(super) why: String,
+    /// Which store, and what it is that it or the system said: for who runs the tracker, not for clients.
+    pub(super) cause: Option<String>,
     /// When to ask again (BEP 31 `retry in`).
     pub(super) retry: Duration,
+}
+
+impl Unavailable {
+    /// All that is known of it, for who runs the tracker.
+    pub(super) fn in_full(&self) -> String {
+        self.cause.as_ref().map_or_else(|| self.why.clone(), |cause| format!("{} ({cause})", self.why))
+    }
 }
 
 /// One swarm, for statistics.

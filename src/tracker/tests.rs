@@ -185,7 +185,7 @@ fn a_tracker_without_an_address_does_not_start() {
 fn an_address_in_use_is_named() {
     let tracker = Tracker::start(loopback()).unwrap();
     let error = Tracker::start(tracker.addr()).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("cannot listen on {}: ", tracker.addr())), "{error}");
+    assert!(error.starts_with(&format!("cannot listen for HTTP on {}: ", tracker.addr())), "{error}");
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn a_tracker_that_starts_again_knows_its_swarms() {
     assert!(start().unwrap_err().to_string().contains("state is in use by another tracker; stop that one"));
     drop(tracker);
     std::fs::write(&file, "something else").unwrap();
-    assert!(start().unwrap_err().to_string().ends_with("state is not a tracker's state"));
+    assert!(start().unwrap_err().to_string().contains("state is not a tracker's state; name another"));
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! `ropewalk tracker`.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use ropewalk::fetch::fetch;
@@ -11,7 +14,7 @@ use serde_json::Value;
 use super::{Running, album, fails, run, same_album};
 
 /// A tracker on a free port, over HTTP alone. Gives its announce URL.
-pub(super) fn tracker(folder: &std::path::Path, more: &[&str]) -> (Running, String) {
+pub(super) fn tracker(folder: &Path, more: &[&str]) -> (Running, String) {
     let mut tracker = Running::start(folder, &[&["tracker", "--http", "127.0.0.1:0", "--no-udp"], more].concat());
     let listening = tracker.wait_for(|event| event["event"] == "listening");
     (tracker, format!("http://{}/announce", listening["http"][0].as_str().unwrap()))
@@ -69,6 +72,51 @@ fn a_tracker_that_is_killed_has_lost_nothing_of_what_it_saved_and_its_file_is_fr
     let (mut second, url) = tracker(folder.path(), &["--state", "swarms"]);
     second.wait_for(has(1));
     assert_eq!(announce(&url, 8), [7]);
+}
+
+/// A tracker as a service has it: lines of words, none of them to a terminal.
+fn service(folder: &Path, args: &[&str]) -> Running {
+    let program = assert_cmd::cargo::cargo_bin("ropewalk");
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$0\" \"$@\" 2>&1"]).arg(program).arg("tracker").args(args);
+    let mut child = command.current_dir(folder).env_remove("RUST_LOG").stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    Running { child, lines }
+}
+
+#[test]
+fn a_service_says_once_that_its_state_is_not_saved_and_once_that_it_is_again() {
+    let folder = album();
+    let (states, away) = (folder.path().join("states"), folder.path().join("away"));
+    fs::create_dir(&states).unwrap();
+    let state = ["--state", "states/swarms", "--state-interval", "1s"];
+    let mut running = service(folder.path(), &[&["--http", "127.0.0.1:0", "--no-udp"], &state[..]].concat());
+    let mut line = || running.lines.next().unwrap().unwrap();
+    let url = line().replace("listening: ", "");
+    fs::rename(&states, &away).unwrap();
+    announce(&url, 7);
+    let said = line();
+    assert!(said.starts_with("warning: the state is not saved: ") && said.contains("swarms: "), "{said}");
+    fs::rename(&away, &states).unwrap();
+    assert_eq!(line(), "the state is saved again");
+    running.signal(rustix::process::Signal::TERM);
+    assert!(running.lines.next().is_none());
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_service_tells_no_key_and_of_no_lists_where_there_are_none() {
+    let folder = album();
+    let mut running = service(folder.path(), &["--http", "127.0.0.1:0", "--no-udp", "--key", "sesame"]);
+    let mut line = || running.lines.next().unwrap().unwrap();
+    let said = line();
+    assert!(said.starts_with("listening: http at 127.0.0.1:"), "{said}");
+    assert!(said.ends_with(", path /WORD/announce with the word of --key"), "{said}");
+    running.hang_up();
+    assert_eq!(
+        running.lines.next().unwrap().unwrap(),
+        "there are no lists to read again; --allow and --deny name them"
+    );
 }
 
 #[test]
@@ -132,7 +180,7 @@ fn lists_of_torrents_are_read_again_when_the_tracker_is_told_to() {
     tracker.wait_for(|event| event["event"] == "reloaded" && event["error"].is_null());
     assert!(answer(&ask).windows(14).any(|part| part == b"failure reason"));
     for (what, expected) in
-        [(Some("nonsense\n"), "allow, line 1: not an info-hash"), (None, "No such file or directory")]
+        [(Some("nonsense\n"), "allow, line 1: not an info-hash; a list has"), (None, "there is no list allow; make it")]
     {
         match what {
             Some(text) => fs::write(folder.path().join("allow"), text).unwrap(),
@@ -150,14 +198,30 @@ fn what_a_tracker_cannot_do_is_said_before_it_listens() {
     let folder = album();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
-    fails(folder.path(), &["tracker", "--http", &addr, "--no-udp"], 1, "is a tracker running there already?");
+    fails(
+        folder.path(),
+        &["tracker", "--http", &addr, "--no-udp"],
+        1,
+        "running there already? Stop it, or give --http",
+    );
     let free = ["tracker", "--http", "127.0.0.1:0", "--no-udp"];
-    fails(folder.path(), &[&free[..], &["--allow", "gone"]].concat(), 5, "gone");
+    fails(folder.path(), &[&free[..], &["--allow", "gone"]].concat(), 5, "there is no list gone; make it");
     fs::create_dir(folder.path().join("lists")).unwrap();
     fails(folder.path(), &[&free[..], &["--deny", "lists"]].concat(), 5, "lists");
     fs::write(folder.path().join("state"), "no state of a tracker").unwrap();
-    fails(folder.path(), &[&free[..], &["--state", "state"]].concat(), 5, "state");
-    fails(folder.path(), &[&free[..], &["--admin", &addr]].concat(), 1, &addr);
+    fails(folder.path(), &[&free[..], &["--state", "state"]].concat(), 5, "state; name another file, or remove it");
+    fails(folder.path(), &[&free[..], &["--state", "lists"]].concat(), 5, "name a file for the state, such as lists/");
+    fails(folder.path(), &[&free[..], &["--admin", &addr]].concat(), 1, "or give --admin another port");
+    // A loopback address that nobody else uses.
+    let there = format!("127.77.0.1:{}", taken.local_addr().unwrap().port());
+    for (option, expected) in
+        [("--http", "already listens there for HTTP; give --http"), ("--admin", "HTTP; give --admin")]
+    {
+        fails(folder.path(), &["tracker", "--no-udp", "--http", &there, option, &there], 2, expected);
+    }
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    fails(folder.path(), &["tracker", "--no-http", "--udp", &addr], 1, "cannot listen for UDP on 127.0.0.1:");
     fails(folder.path(), &[&free[..], &["--state", "gone/state"]].concat(), 5, "no folder gone");
     for option in ["--rate", "--peers"] {
         fails(folder.path(), &[&free[..], &[option, "0"]].concat(), 2, option);

@@ -51,3 +51,21 @@ fn a_browser_shows_swarms_and_clients() {
     assert!(!dom.contains("<img"), "names stay names");
     assert!(dom.contains("qBittorrent"));
 }
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_browser_shows_which_store_is_away_and_does_not_say_that_nobody_is_there() {
+    use ropewalk::tracker::{RedisConfig, StoreConfig};
+
+    if !need::programs(&["chromium"]) {
+        return;
+    }
+    let tracker = tracker("127.0.0.1:0".parse().unwrap(), |config| {
+        config.store = StoreConfig::Redis(RedisConfig::new("redis://:sesame@127.0.0.1:1".parse().unwrap()));
+    });
+    let dom = dom(&format!("http://{}/", tracker.admin().unwrap()));
+    let said = "Swarms are not known: the tracker does not reach its store (127.0.0.1:1: connection refused;";
+    assert!(dom.contains(said), "{dom}");
+    assert_eq!(dom.matches("<p class=\"empty\">Not known at present.</p>").count(), 2, "{dom}");
+    assert!(!dom.contains("sesame"));
+}

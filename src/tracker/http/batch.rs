@@ -20,6 +20,9 @@ const FULL: usize = 1 << 20;
 
 const TEXT: &str = "text/plain";
 
+/// What is said where there is no page.
+const NO_PAGE: &[u8] = b"There is nothing here. See /, /stats.json or /metrics.\n";
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -82,7 +85,14 @@ impl Batch {
                 pages.write(page, service, now, &mut self.body);
                 self.respond(number, OK, page.kind(), head.ending);
             }
-            None => self.fail(number, RequestError::Path, head.ending, service, now),
+            // For people, who do not read what clients do.
+            None => {
+                self.answer(service, now);
+                self.tally.count(Counter::Malformed);
+                self.body.clear();
+                self.body.extend_from_slice(NO_PAGE);
+                self.respond(number, reply::status(RequestError::Path), TEXT, head.ending);
+            }
         }
     }
 

@@ -40,6 +40,7 @@ pub(super) struct Pages {
 #[derive(Clone)]
 struct Seen {
     at: Instant,
+    /// Where it is an error, there are no swarms either.
     totals: Result<Totals, Unavailable>,
     swarms: Vec<SwarmHealth>,
 }
@@ -86,8 +87,11 @@ impl Pages {
         {
             return seen.clone();
         }
-        let totals = service.store.totals(now);
-        let swarms = service.store.health(SWARMS, now).unwrap_or_default();
+        let found = service.store.totals(now).and_then(|totals| Ok((totals, service.store.health(SWARMS, now)?)));
+        let (totals, swarms) = match found {
+            Ok((totals, swarms)) => (Ok(totals), swarms),
+            Err(unavailable) => (Err(unavailable), Vec::new()),
+        };
         let new = Seen { at: now, totals, swarms };
         self.seen = Some(new.clone());
         new
@@ -138,7 +142,7 @@ impl Pages {
                 }),
                 Err(unavailable) => json!({
                     "torrents": null, "seeders": null, "leechers": null, "no_room": null,
-                    "error": unavailable.to_string(),
+                    "error": unavailable.in_full(),
                 }),
             },
             "state": service.config.state_file.as_ref().map(|_| {

@@ -35,7 +35,7 @@ struct Mirror {
 
 impl Mirror {
     fn check(&self) -> Result<(), Unavailable> {
-        let down = Unavailable { why: "the store is away".into(), retry: Duration::from_secs(90) };
+        let down = Unavailable { why: "the store is away".into(), cause: None, retry: Duration::from_secs(90) };
         if self.is_down.load(Ordering::Relaxed) { Err(down) } else { Ok(()) }
     }
 }
@@ -494,7 +494,10 @@ fn pages_are_at_their_own_address_only() {
         assert_eq!(client.ask_with(path, "").0, 404, "{path}");
         assert_eq!(Client::connect(server.admin).ask_with(path, "").0, 200, "{path}");
     }
-    assert_eq!(Client::connect(server.admin).ask_with(&announce("a", 1, 1), "").0, 404);
+    for path in ["/stats", &announce("a", 1, 1)] {
+        let (status, said) = Client::connect(server.admin).ask_with(path, "");
+        assert_eq!((status, said.as_str()), (404, "There is nothing here. See /, /stats.json or /metrics.\n"));
+    }
 }
 
 #[test]

@@ -43,9 +43,15 @@ const LONGEST_SAVE: u16 = 2 * 3600;
 pub(crate) enum StateError {
     #[error("{}: {source}", .path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{} is not a tracker's state", .0.display())]
+    #[error("{} is a folder; name a file for the state, such as {}", .0.display(), .0.join("swarms.state").display())]
+    Folder(PathBuf),
+    #[error("{} is not a tracker's state; name another file, or remove it", .0.display())]
     Foreign(PathBuf),
-    #[error("{} was written by another version of ropewalk (format {version}, this one reads {VERSION})", .path.display())]
+    #[error(
+        "{} was written by another version of ropewalk (format {version}, this one reads {VERSION}); \
+         name another file, or remove it",
+        .path.display()
+    )]
     Version { path: PathBuf, version: u32 },
     #[error("{} is damaged; the tracker begins without it when it is removed", .0.display())]
     Damaged(PathBuf),
@@ -55,7 +61,7 @@ pub(crate) enum StateError {
 
 impl Memory {
     /// A store with what a file has, as far as there is room for it, which is saved there again and is nobody else's meanwhile.
-    /// Where there is no such file, it is empty.
+    /// Where there is no such file, or nothing in it, it is empty.
     pub(crate) fn load(path: &Path, config: &MemoryConfig, seed: u64, now: Instant) -> Result<Self, StateError> {
         let file = StateFile::take(path)?;
         let memory = Self::new(config, seed, now);

@@ -12,7 +12,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
-use redis::{Client, Connection, ConnectionAddr, ConnectionInfo, RedisError, RedisResult, Value};
+use parking_lot::Mutex;
+use redis::{Client, Connection, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult, Value};
 
 use super::command::Scripts;
 
@@ -58,6 +59,9 @@ pub(super) struct Terms {
     pub(super) timeout: Duration,
     /// Whether the servers are of a cluster: said so, or found out. A flag and nothing else.
     pub(super) cluster: AtomicBool,
+    /// Which server a connection to could not be made, or was lost, the last time, and why. Written by lanes, read by who
+    /// has to say why there is no answer.
+    pub(super) cause: Mutex<Option<String>>,
 }
 
 /// The handle. Dropping it ends the thread, which may take as long as an answer.
@@ -143,6 +147,7 @@ impl Runner {
             let mut answers = self.exchange(open, &bytes, &ends);
             if let Err(error) = &answers {
                 log::debug!("redis: {}: {error}", self.info.addr());
+                self.note(error);
                 connection = None;
                 if error.is_timeout() {
                     // Nobody else shall wait for it, until it takes a connection again.
@@ -190,11 +195,16 @@ impl Runner {
                 // Once, until it is there again.
                 let level = if self.quiet { log::Level::Debug } else { log::Level::Warn };
                 log::log!(level, "redis: cannot connect to {}: {error}", self.info.addr());
+                self.note(&error);
                 self.up.store(false, Ordering::Relaxed);
                 self.quiet = true;
                 None
             }
         }
+    }
+
+    fn note(&self, error: &RedisError) {
+        *self.terms.cause.lock() = Some(format!("{}: {}", self.info.addr(), reason(error)));
     }
 
     /// Until it is time to try again. False where nobody will ask any more.
@@ -250,6 +260,23 @@ impl Parcel {
     fn fail(self, silence: Silence) {
         // Nobody waits any more where this fails.
         let _ = self.answers.send((self.place, Err(silence)));
+    }
+}
+
+/// Why there is no connection, in words for who runs the tracker, which have no password.
+fn reason(error: &RedisError) -> String {
+    if error.is_connection_refusal() {
+        return "connection refused; is Redis running there?".into();
+    }
+    if error.is_timeout() {
+        return "no answer in time".into();
+    }
+    match (error.kind(), error.code()) {
+        (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS")) => {
+            "wrong user or password; see the URL of the store".into()
+        }
+        (_, Some("NOAUTH")) => "it wants a password: redis://:PASSWORD@HOST".into(),
+        _ => error.to_string(),
     }
 }
 

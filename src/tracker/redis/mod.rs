@@ -69,6 +69,8 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
 /// A store in Redis. Dropping it ends its threads.
 pub(super) struct RedisStore {
+    /// Its servers as they were named, without passwords.
+    place: String,
     terms: Arc<Terms>,
     nodes: Nodes,
     recent: Recent,
@@ -85,8 +87,10 @@ impl RedisStore {
     pub(super) fn start(config: &RedisConfig) -> io::Result<Self> {
         let scripts = Scripts::new(config.expiry, config.peers_per_torrent);
         let cluster = AtomicBool::new(config.place.cluster);
-        let terms = Arc::new(Terms { scripts, timeout: config.timeout.max(Duration::from_millis(1)), cluster });
+        let timeout = config.timeout.max(Duration::from_millis(1));
+        let terms = Arc::new(Terms { scripts, timeout, cluster, cause: Mutex::default() });
         Ok(Self {
+            place: config.place.to_string(),
             nodes: Nodes::start(config, terms.clone())?,
             terms,
             recent: Recent::new(config.recent, config.recent_for),
@@ -162,25 +166,32 @@ impl RedisStore {
         let value = answer.map_err(|trouble| self.unavailable(&trouble))?;
         read(&value).ok_or_else(|| {
             self.complain(format_args!("an answer of another kind than expected"));
-            unavailable("the tracker's store answers nonsense")
+            unavailable("the tracker's store answers nonsense", self.place.clone())
         })
     }
 
-    /// What clients are told, who shall not learn where the store is.
+    /// What clients are told, who shall not learn where the store is, and what its cause is.
     fn unavailable(&self, trouble: &Trouble) -> Unavailable {
         let error = match trouble {
-            Trouble::Silence(Silence::Unreachable) => return unavailable("the tracker does not reach its store"),
-            Trouble::Silence(Silence::Late) => return unavailable("the tracker's store does not answer in time"),
+            Trouble::Silence(Silence::Unreachable) => {
+                let cause = self.terms.cause.lock().clone().unwrap_or_else(|| self.place.clone());
+                return unavailable("the tracker does not reach its store", cause);
+            }
+            Trouble::Silence(Silence::Late) => {
+                return unavailable("the tracker's store does not answer in time", self.place.clone());
+            }
             Trouble::Refused(error) => error,
         };
-        unavailable(match error.code() {
+        let said = format!("{} {}", error.code(), error.details().unwrap_or_default());
+        let why = match error.code() {
             "LOADING" => "the tracker's store is starting",
             "CLUSTERDOWN" | "MASTERDOWN" | "READONLY" | "MOVED" | "ASK" | "TRYAGAIN" => "the tracker's store is moving",
             code => {
-                self.complain(format_args!("{code} {}", error.details().unwrap_or_default()));
+                self.complain(format_args!("{said}"));
                 if code == "OOM" { "the tracker's store is full" } else { "the tracker's store refuses" }
             }
-        })
+        };
+        unavailable(why, format!("{}: {}", self.place, said.trim_end()))
     }
 
     fn complain(&self, what: std::fmt::Arguments<'_>) {
@@ -283,6 +294,6 @@ impl Store for RedisStore {
 }
 
 /// With a time to ask again that is not the same for all.
-fn unavailable(why: &str) -> Unavailable {
-    Unavailable { why: why.to_owned(), retry: Duration::from_secs(fastrand::u64(30..=90)) }
+fn unavailable(why: &str, cause: String) -> Unavailable {
+    Unavailable { why: why.to_owned(), cause: Some(cause), retry: Duration::from_secs(fastrand::u64(30..=90)) }
 }

@@ -299,7 +299,7 @@ struct Broken;
 
 impl Broken {
     fn why() -> Unavailable {
-        Unavailable { why: "the store is away".into(), retry: Duration::from_secs(9) }
+        Unavailable { why: "the store is away".into(), cause: None, retry: Duration::from_secs(9) }
     }
 }
 

@@ -39,6 +39,52 @@ fn a_saved_state_is_loaded_with_the_time_that_peers_have_left() {
 }
 
 #[test]
+fn a_link_to_a_state_file_is_that_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let [real, link] = ["real", "link"].map(|name| folder.path().join(name));
+    std::os::unix::fs::symlink("real", &link).unwrap();
+    let now = Instant::now();
+    // It leads to a file that is not there yet, then to one that is.
+    for number in 1..=2 {
+        let memory = Memory::load(&link, &config(), 1, now).unwrap();
+        let other = Memory::load(&real, &config(), 1, now).unwrap_err();
+        assert!(matches!(other, StateError::InUse(_)), "{other}");
+        tell(&memory, announce(number, 9, None), now);
+        memory.save(now).unwrap();
+        drop(memory);
+        assert!(link.is_symlink() && real.is_file());
+        assert_eq!(Memory::load(&real, &config(), 1, now).unwrap().totals(now).unwrap().leechers, u64::from(number));
+    }
+}
+
+#[test]
+fn what_cannot_be_a_state_is_left_without_a_lock_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let [junk, sub] = ["junk", "sub"].map(|name| folder.path().join(name));
+    std::fs::write(&junk, "no state of a tracker").unwrap();
+    std::fs::create_dir(&sub).unwrap();
+    let error = |path| Memory::load(path, &config(), 1, Instant::now()).unwrap_err();
+    assert!(matches!(error(&junk), StateError::Foreign(_)));
+    assert!(matches!(error(&sub), StateError::Folder(_)));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    assert_eq!(std::fs::read_dir(&sub).unwrap().count(), 0);
+    // One that was there is somebody else's to remove.
+    let lock = folder.path().join("junk.lock");
+    std::fs::write(&lock, "").unwrap();
+    error(&junk);
+    assert!(lock.exists());
+}
+
+#[test]
+fn links_in_a_circle_are_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink("link", &link).unwrap();
+    let error = Memory::load(&link, &config(), 1, Instant::now()).unwrap_err();
+    assert!(matches!(error, StateError::Io { .. }), "{error}");
+}
+
+#[test]
 fn a_state_file_that_is_cut_or_changed_is_an_error_wherever_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
@@ -53,8 +99,10 @@ fn a_state_file_that_is_cut_or_changed_is_an_error_wherever_it_is() {
         Memory::load(&path, &config(), 1, now)
     };
     load(&whole).unwrap();
+    // As one that was made to be written.
+    assert_eq!(load(&[]).unwrap().totals(now).unwrap().torrents, 0);
     for at in 0..whole.len() {
-        let cut = load(&whole[..at]).unwrap_err();
+        let cut = load(&whole[..at.max(1)]).unwrap_err();
         assert!(
             matches!(cut, StateError::Damaged(_)) || at < 8 && matches!(cut, StateError::Foreign(_)),
             "{at}: {cut}"

@@ -111,6 +111,25 @@ fn recent_replies_serve_while_redis_is_away() {
     assert_eq!(sizes(&store, TORRENT), (1, 3, 0));
 }
 
+/// What who runs the tracker is told, and clients are not.
+fn cause(error: &Unavailable) -> &str {
+    assert_eq!(error.in_full(), format!("{error} ({})", error.cause.as_ref().unwrap()));
+    error.cause.as_ref().unwrap()
+}
+
+#[test]
+fn who_runs_the_tracker_is_told_which_redis_is_not_there() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap();
+    let store = store(&format!("redis://:sesame@{addr}"));
+    drop(taken);
+    until("it is refused", || {
+        let error = ask(&store, &leecher(1)).unwrap_err();
+        assert!(!error.in_full().contains("sesame"));
+        cause(&error) == format!("{addr}: connection refused; is Redis running there?")
+    });
+}
+
 #[test]
 fn a_redis_that_hangs_is_not_waited_for() {
     let Some(server) = Server::start(&[]) else { return };
@@ -149,10 +168,13 @@ fn a_password_is_needed_and_not_told() {
     let without = store(&server.url());
     let error = ask(&without, &leecher(1)).unwrap_err();
     assert!(!error.why.contains("127.0.0.1"), "clients do not learn where it is: {error:?}");
+    assert_eq!(cause(&error), format!("127.0.0.1:{}: it wants a password: redis://:PASSWORD@HOST", server.port));
     let with = store(&format!("redis://:sesame@127.0.0.1:{}", server.port));
     ask(&with, &leecher(1)).unwrap();
     let wrong = store(&format!("redis://:salami@127.0.0.1:{}", server.port));
-    assert!(!ask(&wrong, &leecher(1)).unwrap_err().why.contains("salami"));
+    let error = ask(&wrong, &leecher(1)).unwrap_err();
+    assert_eq!(cause(&error), format!("127.0.0.1:{}: wrong user or password; see the URL of the store", server.port));
+    assert!(!format!("{error:?} {}", error.in_full()).contains("salami"));
 }
 
 #[test]
@@ -170,7 +192,9 @@ fn a_full_redis_says_so() {
     let store = store(&server.url());
     ask(&store, &leecher(1)).unwrap();
     server.text("CONFIG SET maxmemory 1");
-    assert_eq!(ask(&store, &leecher(2)).unwrap_err().why, "the tracker's store is full");
+    let error = ask(&store, &leecher(2)).unwrap_err();
+    assert_eq!(error.why, "the tracker's store is full");
+    assert!(cause(&error).starts_with(&format!("127.0.0.1:{}: OOM ", server.port)), "{error:?}");
     server.text("CONFIG SET maxmemory 0");
     ask(&store, &leecher(2)).unwrap();
     assert_eq!(sizes(&store, TORRENT), (0, 2, 0));
