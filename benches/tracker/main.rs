@@ -12,6 +12,10 @@
 //! | p50, p99 | from when an announce was due to its answer, at half of that rate, whatever is late: the generator's own stalls too |
 //! | lost | announces over UDP without an answer |
 //!
+//! On a machine of few cores the generator and the tracker wait for each other's turns. `--workers 1` leaves the generator a
+//! core of two, and `chrt -f 1` before the command (as root) has both go first: without it the times are mostly those of the
+//! scheduler, as what the bare thread takes shows.
+//!
 //! | module | owns |
 //! |---|---|
 //! | `args` | the command line |

@@ -95,7 +95,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     deny: Option<PathBuf>,
     /// Serve only who knows this word of 1 to 100 letters, digits and -._~: announce URLs are http://HOST:PORT/WORD/announce
-    /// then, and the same with udp
+    /// then, and the same with udp for clients that send the path along (BEP 41)
     #[arg(long, value_name = "WORD")]
     key: Option<AccessKey>,
     /// Believe this address or network of proxies where a request came from (X-Forwarded-For); may be given again
@@ -108,8 +108,8 @@ pub struct Args {
     /// The most peers in an answer, from 1 to 65535
     #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
     peers: u16,
-    /// Answer scrapes over HTTP that name no torrent with so many; 0 refuses them
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    /// Answer scrapes over HTTP that name no torrent with so many, at most 100000; 0 refuses them
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100_000))]
     full_scrape: u32,
     /// Tell what goes on as one JSON object per line on stdout
     #[arg(long)]
