@@ -91,15 +91,7 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
         ..AddOptions::new(&args.data)
     };
     let torrent = session.add(metainfo, options)?;
-    let job = Job {
-        torrent,
-        seed: Some(args.until),
-        seed_only: true,
-        has_source: true,
-        pipe: None,
-        late: None,
-        stamps: None,
-    };
+    let job = Job::of_seeder(torrent, args.until, None);
     let code = Watch {
         screen,
         json: &json,

@@ -252,15 +252,7 @@ fn seed(
     };
     let torrent = place.session.add(metainfo, options)?;
     let _kept = place.registration.map(|registration| registration.keep(torrent.clone())).transpose()?;
-    let job = Job {
-        torrent,
-        seed: Some(args.until),
-        seed_only: true,
-        has_source: true,
-        pipe: None,
-        late: None,
-        stamps: Some(stamps),
-    };
+    let job = Job::of_seeder(torrent, args.until, Some(stamps));
     Watch {
         screen: place.screen,
         json: place.json,

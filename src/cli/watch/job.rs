@@ -27,6 +27,13 @@ pub struct Job {
     pub stamps: Option<Stamps>,
 }
 
+impl Job {
+    /// To seed what is there already.
+    pub fn of_seeder(torrent: Torrent, until: Until, stamps: Option<Stamps>) -> Self {
+        Self { torrent, seed: Some(until), seed_only: true, has_source: true, pipe: None, late: None, stamps }
+    }
+}
+
 /// What cannot be done before the metadata of a magnet link is there.
 pub struct Late {
     /// The files that are wanted.
