@@ -193,6 +193,20 @@ fn terminal((columns, rows): (u16, u16)) -> (fs::File, OwnedFd) {
     (terminal.into(), other)
 }
 
+/// What a command says, from its start to its end, to the terminal of which it has the other side.
+fn said_to(mut terminal: fs::File, mut command: Command) -> String {
+    let mut child = command.spawn().unwrap();
+    // It keeps a copy of the other side, and reading ends only when nobody has one.
+    drop(command);
+    let (mut said, mut chunk) = (Vec::new(), [0; 4096]);
+    // The end of the other side is an error on Linux.
+    while let Ok(n @ 1..) = terminal.read(&mut chunk) {
+        said.extend_from_slice(&chunk[..n]);
+    }
+    child.wait().unwrap();
+    String::from_utf8(said).unwrap()
+}
+
 /// A web server that answers one request with these bytes. Gives its URL.
 fn serve(answer: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,12 +1,11 @@
 //! Nobody is there: what is said then.
 
 use std::fs;
-use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Running, STATE, album, event, events, fails, run, serve, terminal};
+use super::{Running, STATE, album, event, events, fails, run, said_to, serve, terminal};
 
 /// An address that nobody listens at.
 fn nobody() -> String {
@@ -15,20 +14,12 @@ fn nobody() -> String {
 
 /// What `ropewalk` says on a terminal of so many columns.
 fn on_a_terminal(folder: &Path, columns: u16, args: &[&str]) -> String {
-    let (mut terminal, other) = terminal((columns, 24));
+    let (terminal, other) = terminal((columns, 24));
     let mut command = Command::new(assert_cmd::cargo::cargo_bin("ropewalk"));
     command.current_dir(folder).args(args).env("XDG_STATE_HOME", folder.join(STATE));
     command.env_remove("RUST_LOG").env("ROPEWALK_DHT", "off").env("TERM", "xterm").stdout(Stdio::null());
-    let mut child = command.stdin(Stdio::null()).stderr(other).spawn().unwrap();
-    // The command keeps a copy of the other side, and reading ends only when nobody has one.
-    drop(command);
-    let (mut said, mut chunk) = (Vec::new(), [0; 4096]);
-    // The end of the other side is an error on Linux.
-    while let Ok(n @ 1..) = terminal.read(&mut chunk) {
-        said.extend_from_slice(&chunk[..n]);
-    }
-    child.wait().unwrap();
-    String::from_utf8(said).unwrap()
+    command.stdin(Stdio::null()).stderr(other);
+    said_to(terminal, command)
 }
 
 #[test]

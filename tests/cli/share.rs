@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +11,7 @@ use ropewalk::fetch::fetch;
 use ropewalk::{Bind, Magnet};
 use serde_json::Value;
 
-use super::{PATIENCE, Running, STATE, album, event, fails, noise, run, same_album};
+use super::{PATIENCE, Running, STATE, album, event, fails, noise, run, said_to, same_album};
 
 /// Shared on this machine alone, at free ports.
 const HERE: [&str; 6] = ["--bind", "127.0.0.1", "--port", "0", "--tracker-port", "0"];
@@ -274,21 +273,13 @@ fn whoever_opens_a_link_with_a_tracker_is_never_told_that_none_is_asked() {
 
 /// What `ropewalk` says on a terminal of so many columns and rows.
 fn on_a_terminal(folder: &Path, size: (u16, u16), args: &[&str]) -> String {
-    let (mut terminal, other) = super::terminal(size);
+    let (terminal, other) = super::terminal(size);
     let mut command = Command::new(assert_cmd::cargo::cargo_bin("ropewalk"));
     command.current_dir(folder).args(args).arg("--no-lsd").env("XDG_STATE_HOME", folder.join(STATE));
     // The colours of a code are no decoration: without them it is inverted on a light terminal.
     command.env_remove("RUST_LOG").env("NO_COLOR", "1").env("ROPEWALK_DHT", "off").env("TERM", "xterm-256color");
     command.stdin(Stdio::null()).stdout(other.try_clone().unwrap()).stderr(other);
-    let mut child = command.spawn().unwrap();
-    // The end is seen only when nobody has the other side any more.
-    drop(command);
-    let (mut said, mut chunk) = (Vec::new(), [0; 4096]);
-    while let Ok(n @ 1..) = terminal.read(&mut chunk) {
-        said.extend_from_slice(&chunk[..n]);
-    }
-    child.wait().unwrap();
-    String::from_utf8(said).unwrap()
+    said_to(terminal, command)
 }
 
 /// What a reader sees in a code on a dark terminal.
