@@ -60,12 +60,11 @@
 //! 4. The last block sends the piece to the verify queue. A worker hashes it together with whatever else waits, or comes
 //!    within a moment. A wrong piece goes back, and whoever spoiled it is found by comparing block hashes once the piece
 //!    has passed.
-//! 5. A right piece goes to its offset in the mapped file. In memory (tmpfs) it is copied into the mapping: pages are
-//!    populated first, so that a full disk is an error and not a signal, and let go afterwards, so that memory stays flat. On
-//!    a disk's file system, where those page faults were measured to cost the kernel several times what a write does, it
-//!    goes by `pwritev(2)` into the same pages ([`Storing`] has it one way or the other); so do small files, and file systems
-//!    that cannot allocate. The store thread writes to the disk what piles up, and workers wait a moment for a disk that is
-//!    far behind.
+//! 5. A right piece goes to its offset in the mapped file, by one `pwritev(2)` of its blocks into the pages that the mapping
+//!    shows. [`Storing::Map`] has it copied through the mapping instead: pages are populated first, so that a full disk is
+//!    an error and not a signal, and let go afterwards, so that memory stays flat. Those page faults were measured to cost
+//!    the kernel one and a half times what a write does in memory (tmpfs), and five times on ext4. The store thread writes
+//!    to the disk what piles up, and workers wait a moment for a disk that is far behind.
 //! 6. A peer that dies, chokes or stalls gives its claims back; blocks that arrived stay.
 //!
 //! Peers name other peers (peer exchange, [`PeerConfig::exchange`]). What they name is hearsay: it waits in a bounded queue of

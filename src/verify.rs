@@ -118,7 +118,7 @@ pub fn verify(
         name: metainfo.info_hash().to_string(),
         wanted: Vec::new(),
         read_only: true,
-        way: Way::Auto,
+        way: Way::default(),
         max_open_files: OPEN_FILES,
     };
     let storage = Storage::open(layout.clone(), dir, options)?;

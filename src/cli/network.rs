@@ -74,17 +74,16 @@ pub struct Network {
     /// [default: ropewalk in the user's folder for state]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// How verified pieces get into large files: copied into the memory map, or written, which takes much less processor time
-    /// on disks' file systems; auto maps in memory (tmpfs) and writes on disks; uploads are sent from the map either way
-    #[arg(long, value_name = "WAY", value_enum, default_value = "auto")]
+    /// How verified pieces get into large files: written into the pages of the memory map, or copied through the map, which
+    /// takes the system more processor time; uploads are sent from the map either way
+    #[arg(long, value_name = "WAY", value_enum, default_value = "write")]
     pub store_by: StoreBy,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum StoreBy {
-    Auto,
-    Map,
     Write,
+    Map,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -145,9 +144,8 @@ impl Network {
         config.peers.filter = blocklist::read(&self.blocklist, self.bind.as_ref(), screen, json, stop)?;
         config.resources.max_threads = config.resources.max_threads.max(self.max_peers as usize * 2 + 256);
         config.resources.storing = match self.store_by {
-            StoreBy::Auto => Storing::Auto,
-            StoreBy::Map => Storing::Map,
             StoreBy::Write => Storing::Write,
+            StoreBy::Map => Storing::Map,
         };
         config.resources.hashing = hashing()?.backend;
         Ok(config)

@@ -177,22 +177,6 @@ pub(super) fn allocate(file: &File, len: u64) -> io::Result<bool> {
     }
 }
 
-/// Allocates a part of a file, without extending it where somebody cut it off.
-pub(super) fn allocate_within(file: &File, range: Range<u64>) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    return Ok(rustix::fs::fallocate(
-        file,
-        rustix::fs::FallocateFlags::KEEP_SIZE,
-        range.start,
-        range.end - range.start,
-    )?);
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = (file, range);
-        Ok(())
-    }
-}
-
 /// Whether a file or a folder lies in memory (tmpfs).
 pub(super) fn in_memory(file: impl AsFd) -> bool {
     #[cfg(target_os = "linux")]

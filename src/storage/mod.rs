@@ -13,11 +13,11 @@
 //! - [`check`]: hashing what is there, with every core.
 //!
 //! Files below [`MAPPED_FROM`] are made when their first bytes arrive and go through pwrite and pread; larger ones are
-//! allocated when the storage is opened and mapped while in use: uploads are sent from the mapping. In memory (tmpfs) pieces
-//! are stored through it too, on a disk's file system by pwritev, unless told otherwise: there the page faults of a mapping
-//! cost the kernel several times what a write does. A store into a mapping is: make the pages present
-//! (`MADV_POPULATE_WRITE`, whose result is checked), copy, let the pages go (`MADV_DONTNEED`). So resident memory stays
-//! flat and a full disk or a file that was cut off is an error, not a signal.
+//! allocated when the storage is opened (on a disk: in memory that would take the memory) and mapped while in use: uploads
+//! are sent from the mapping. Pieces reach its pages by pwritev, unless told otherwise: a store through the mapping was
+//! measured to cost the kernel one and a half times as much in memory and five times as much on ext4. Such a store is: make
+//! the pages present (`MADV_POPULATE_WRITE`, whose result is checked), copy, let the pages go (`MADV_DONTNEED`). Either way
+//! resident memory stays flat and a full disk or a file that was cut off is an error, not a signal.
 
 pub(crate) mod check;
 mod error;
@@ -31,7 +31,7 @@ mod tests;
 mod transfer;
 mod writeback;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -54,10 +54,6 @@ use self::writeback::Writeback;
 
 /// The length from which a file is mapped, in bytes; a map costs more than it saves below, and there are only so many.
 const MAPPED_FROM: u64 = 640 * 1024;
-
-/// How much of a file in memory is allocated at a time: other work of the store thread waits a few milliseconds. Tests get
-/// along with less.
-const ALLOCATED: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
 
 /// How many files of one torrent are mapped at a time.
 const MOST_MAPS: usize = 256;
@@ -82,13 +78,11 @@ pub(crate) struct Options {
 /// How bytes reach the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Way {
-    /// As [`Mapped`](Self::Mapped) in memory (tmpfs), as [`Written`](Self::Written) on a disk.
+    /// Stored by pwritev and lent from mappings where the system can.
     #[default]
-    Auto,
+    Written,
     /// Stored and lent through mappings where the system can.
     Mapped,
-    /// Stored by pwrite and lent from mappings.
-    Written,
     /// As on systems that lack what Linux has: `set_len`, pwrite and pread.
     PortableOnly,
 }
@@ -100,7 +94,6 @@ pub(crate) struct Storage {
     layout: Arc<Layout>,
     root: Root,
     read_only: bool,
-    /// Not [`Way::Auto`].
     way: Way,
     /// There is no disk behind the folder.
     in_memory: bool,
@@ -118,9 +111,6 @@ pub(crate) struct Storage {
     changed: Mutex<Changed>,
     /// What is not on the disk yet.
     writeback: Writeback,
-    /// Files in memory that were given their length and get their pages step by step: the first byte of each step. Filled
-    /// where files are made, emptied by the store thread.
-    unallocated: Mutex<VecDeque<(FileIndex, u64)>>,
     ledger: Arc<Ledger>,
 }
 
@@ -174,11 +164,6 @@ impl Storage {
         let Options { state_dir, name, wanted, read_only, way, max_open_files } = options;
         let root = Root::open(root, !read_only)?;
         let in_memory = map::in_memory(root.folder());
-        let way = match way {
-            Way::Auto if in_memory => Way::Mapped,
-            Way::Auto => Way::Written,
-            way => way,
-        };
         let mut parts = Parts::new(&state_dir, &name, read_only);
         let wanted = |file: FileIndex| wanted.get(file.get() as usize).copied().unwrap_or(true);
 
@@ -225,7 +210,6 @@ impl Storage {
             read_only,
             way,
             in_memory,
-            unallocated: Mutex::default(),
         };
         if !read_only {
             storage.prepare(&found, wanted)?;
@@ -254,7 +238,6 @@ impl Storage {
             read_only: true,
             way: Way::PortableOnly,
             in_memory: false,
-            unallocated: Mutex::default(),
             layout,
         })
     }
@@ -416,16 +399,13 @@ impl Storage {
         }
     }
 
-    /// Makes a file and its folders, and gives it its full length: allocated where it will be mapped. On a disk that takes a
-    /// moment; in memory each page of it is work, so that is done beside the download.
+    /// Makes a file and its folders, and gives it its full length: allocated where it will be mapped. That takes a moment on a
+    /// disk; in memory each page of it would be work, and gone for others before it is needed.
     fn make(&self, index: FileIndex, walk: &mut Walk<'_>) -> Result<(), StorageError> {
         let (entry, state) = (self.layout.file(index), self.state(index));
         let file = walk.file(entry.path(), Access::Create)?;
         let allocate = || {
-            if self.in_memory && !state.portable.load(Ordering::Relaxed) {
-                self.unallocated.lock().push_back((index, 0));
-                self.writeback.wake();
-            } else if !state.portable.load(Ordering::Relaxed) {
+            if !self.in_memory && !state.portable.load(Ordering::Relaxed) {
                 if map::allocate(&file, entry.len())? {
                     return Ok(());
                 }
@@ -442,26 +422,6 @@ impl Storage {
         self.changed.lock().restamp.insert(index.get());
         self.writeback.note_made(index.get(), ancestors(entry.path()));
         Ok(())
-    }
-
-    /// Gives the next step of a file in memory its pages, if there is one. What there is no room for, the store of a piece
-    /// will find out.
-    fn allocate_step(&self) -> bool {
-        let Some((file, start)) = self.unallocated.lock().pop_front() else { return false };
-        let end = self.layout.file(file).len().min(start + ALLOCATED);
-        let allocated = match self.descriptor(file) {
-            Ok(there) => map::allocate_within(&there, start..end),
-            // It was removed.
-            Err(_) => return true,
-        };
-        // It changes the time of the last change.
-        self.changed.lock().restamp.insert(file.get());
-        match allocated {
-            Ok(()) if end < self.layout.file(file).len() => self.unallocated.lock().push_front((file, end)),
-            Ok(()) => {}
-            Err(error) => log::debug!("{:?}: cannot allocate ahead: {error}", self.path(file)),
-        }
-        true
     }
 
     /// Moves what the parts file has of a file into it. Only its first and last piece can reach into another file, so

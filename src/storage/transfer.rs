@@ -127,7 +127,9 @@ impl Storage {
                 Place::Here => {
                     self.write_here(segment, bytes)?;
                     self.changed.lock().restamp.insert(segment.file.get());
-                    self.writeback.note(segment);
+                    if !self.in_memory {
+                        self.writeback.note(segment);
+                    }
                 }
                 place => {
                     let mut parts = self.parts.lock();
@@ -152,7 +154,7 @@ impl Storage {
     }
 
     fn write_here(&self, segment: Segment, bytes: &mut Bytes<'_>) -> Result<(), StorageError> {
-        let map = if self.way == Way::Written { None } else { self.map(segment.file)? };
+        let map = if self.way == Way::Mapped { self.map(segment.file)? } else { None };
         let Some(map) = map else { return self.write_plain(segment, bytes) };
         let end = segment.offset + u64::from(segment.len);
         let mut at = segment.offset;

@@ -132,7 +132,7 @@ impl Writeback {
     }
 
     /// Has [`Storage::writeback_due`] receive.
-    pub(super) fn wake(&self) {
+    fn wake(&self) {
         // Woken once is enough.
         let _ = self.wake.try_send(());
     }
@@ -191,12 +191,9 @@ impl Storage {
         &self.writeback.due
     }
 
-    /// Writes one batch of what was stored to the disk and waits for it, or allocates a step of a file in memory. Where there
-    /// is more, [`writeback_due`](Self::writeback_due) receives again. What fails is an error of the next sync.
+    /// Writes one batch of what was stored to the disk and waits for it. Where there is more,
+    /// [`writeback_due`](Self::writeback_due) receives again. What fails is an error of the next sync.
     pub(crate) fn write_back(&self) {
-        if self.allocate_step() {
-            return self.writeback.wake();
-        }
         let Some(batch) = self.writeback.next() else { return };
         let (began, bytes) = (Instant::now(), batch.bytes);
         let ranges = batch.merged();

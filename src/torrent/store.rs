@@ -106,9 +106,8 @@ pub(super) fn start(
         shared: Arc::clone(shared),
         folder,
         way: match resources.config.resources.storing {
-            Storing::Auto => Way::Auto,
-            Storing::Map => Way::Mapped,
             Storing::Write => Way::Written,
+            Storing::Map => Way::Mapped,
         },
         hashing: Hashing { threads: resources.config.resources.workers, backend: resources.config.resources.hashing },
         read_only: matches!(options.check, Check::ReadOnly | Check::Hashed) || options.start == Start::Looking,
