@@ -6,6 +6,7 @@
 //! its bytes leave, so nothing touches them during verification.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ pub(crate) struct PieceInFlight {
     /// How often a claim was given back and left its block without any. Written under the lock of `state`, read by the
     /// owner without it: a change says that those who once found nothing left to claim may look again.
     released: AtomicU32,
+    /// The same of all pieces that one desk keeps, so that it need not look at each.
+    released_of_all: Arc<AtomicU32>,
     /// This piece failed before: its blocks are hashed one by one, to find who lied.
     audited: bool,
     /// The blocks. Locked for a claim or an arrival, never across I/O or a send.
@@ -75,14 +78,16 @@ pub(crate) struct Contents {
 }
 
 impl PieceInFlight {
-    pub(crate) fn new(layout: &Layout, index: PieceIndex, audited: bool) -> Self {
+    /// `released_of_all` counts how often blocks of this or another piece became free again.
+    pub(crate) fn new(layout: &Layout, index: PieceIndex, audited: bool, released_of_all: &Arc<AtomicU32>) -> Self {
         let count = layout.block_count(index);
         let slots = (0..count)
             .filter_map(|number| layout.block(index, number))
             .map(|block| Slot { block, data: None, claim: None, more: Vec::new() })
             .collect();
         let state = Mutex::new(State { slots, missing: count, closed: false });
-        Self { index, unclaimed: AtomicU32::new(count), released: AtomicU32::new(0), audited, state }
+        let (unclaimed, released) = (AtomicU32::new(count), AtomicU32::new(0));
+        Self { index, unclaimed, released, released_of_all: Arc::clone(released_of_all), audited, state }
     }
 
     pub(crate) fn index(&self) -> PieceIndex {
@@ -183,6 +188,8 @@ impl PieceInFlight {
             if slot.claim.is_none() && slot.data.is_none() && !state.closed {
                 self.unclaimed.fetch_add(1, Ordering::Relaxed);
                 self.released.fetch_add(1, Ordering::Relaxed);
+                // Last: whoever sees it sees the block that is free.
+                self.released_of_all.fetch_add(1, Ordering::Release);
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::metainfo::{BLOCK_LEN, Layout, PieceIndex};
@@ -41,6 +41,15 @@ impl Budget {
 /// The pieces in flight of one torrent.
 pub(crate) struct Desk {
     flights: HashMap<u32, Flight>,
+    /// The pieces that may have blocks which nobody was asked for. The others have none, unless blocks were released since
+    /// `seen`. While much is under way it is few of many that have any.
+    spare: Vec<Arc<PieceInFlight>>,
+    /// There may be pieces that nobody works on: somebody let go, did not take what it was given, or released blocks.
+    orphans: bool,
+    /// How often blocks of any of the pieces became free again. Counted by the peers.
+    released: Arc<AtomicU32>,
+    /// That count as of the last look at all pieces.
+    seen: u32,
     budget: Arc<Budget>,
     layout: Arc<Layout>,
     /// Bytes that had arrived in pieces given up, since somebody asked.
@@ -66,7 +75,8 @@ struct Holder {
 
 impl Desk {
     pub(crate) fn new(layout: Arc<Layout>, budget: Arc<Budget>) -> Self {
-        Self { flights: HashMap::new(), budget, layout, dropped: 0 }
+        let (flights, spare, released) = (HashMap::new(), Vec::new(), Arc::default());
+        Self { flights, spare, orphans: false, released, seen: 0, budget, layout, dropped: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -101,12 +111,13 @@ impl Desk {
         if !self.budget.reserve(bytes, self.flights.is_empty()) {
             return None;
         }
-        let piece = Arc::new(PieceInFlight::new(&self.layout, index, failures > 0));
+        let piece = Arc::new(PieceInFlight::new(&self.layout, index, failures > 0, &self.released));
         let alone_until = failures.checked_sub(1).map(|again| Instant::now() + ALONE * 2u32.pow(again.min(7)));
         let flight = Flight { piece: Arc::clone(&piece), bytes, holders: Vec::new(), alone_until };
         if let Some(old) = self.flights.insert(index.get(), flight) {
             self.budget.give_back(old.bytes);
         }
+        self.spare.push(Arc::clone(&piece));
         Some(piece)
     }
 
@@ -122,6 +133,11 @@ impl Desk {
         true
     }
 
+    /// Notes that a peer did not take the piece that it was given.
+    pub(crate) fn refused(&mut self) {
+        self.orphans = true;
+    }
+
     /// Notes that a peer was handed a piece, of which blocks had been `released` so often before.
     pub(crate) fn handed(&mut self, piece: PieceIndex, to: PeerKey, released: u32) {
         if let Some(flight) = self.flights.get_mut(&piece.get()) {
@@ -133,6 +149,7 @@ impl Desk {
     /// A peer no longer works on anything: choked, stalled or gone. Gives up pieces of which nothing has arrived and that
     /// nobody else holds, and says which.
     pub(crate) fn let_go(&mut self, peer: PeerKey) -> Vec<PieceIndex> {
+        self.orphans = true;
         let mut empty = Vec::new();
         for flight in self.flights.values_mut() {
             let before = flight.holders.len();
@@ -145,21 +162,17 @@ impl Desk {
     }
 
     /// A piece that nobody works on although blocks of it are missing, and that the peer could go on with.
-    pub(crate) fn orphan(&self, peer: PeerKey, can: impl Fn(u32) -> bool) -> Option<Arc<PieceInFlight>> {
-        self.flights
-            .iter()
-            .filter(|(_, flight)| flight.is_left() && flight.piece.unclaimed() > 0)
-            .find(|&(&index, flight)| can(index) && flight.takes(peer))
-            .map(|(_, flight)| Arc::clone(&flight.piece))
+    pub(crate) fn orphan(&mut self, peer: PeerKey, can: impl Fn(u32) -> bool) -> Option<Arc<PieceInFlight>> {
+        let left = self.orphans();
+        left.into_iter().find(|piece| can(piece.index().get()) && self.takes(piece.index().get(), peer))
     }
 
     /// The piece with the most blocks that nobody was asked for, among those that others work on.
-    pub(crate) fn joinable(&self, peer: PeerKey, can: impl Fn(u32) -> bool) -> Option<Arc<PieceInFlight>> {
-        self.flights
-            .iter()
-            .filter(|&(&index, flight)| flight.piece.unclaimed() > 0 && flight.takes(peer) && can(index))
-            .max_by_key(|(_, flight)| flight.piece.unclaimed())
-            .map(|(_, flight)| Arc::clone(&flight.piece))
+    pub(crate) fn joinable(&mut self, peer: PeerKey, can: impl Fn(u32) -> bool) -> Option<Arc<PieceInFlight>> {
+        self.look_at_spare();
+        let joinable =
+            self.spare.iter().filter(|piece| can(piece.index().get()) && self.takes(piece.index().get(), peer));
+        joinable.max_by_key(|piece| piece.unclaimed()).cloned()
     }
 
     /// Pieces with blocks that others were asked for and that a peer which answers within `patience` would bring sooner,
@@ -201,8 +214,7 @@ impl Desk {
 
     /// Gives up a piece that nobody works on and of which the least has arrived, so that another can be opened.
     pub(crate) fn make_room(&mut self) -> Vec<PieceIndex> {
-        let stuck = self.flights.values().filter(|flight| flight.is_left() && flight.piece.unclaimed() > 0);
-        let least = stuck.min_by_key(|flight| flight.piece.arrived()).map(|flight| Arc::clone(&flight.piece));
+        let least = self.orphans().into_iter().min_by_key(|piece| piece.arrived());
         self.discard(least.into_iter().collect())
     }
 
@@ -217,6 +229,29 @@ impl Desk {
         let unwanted = self.flights.iter().filter(|(index, _)| !keep(**index));
         let unwanted = unwanted.map(|(_, flight)| Arc::clone(&flight.piece)).collect();
         self.discard(unwanted)
+    }
+
+    /// The pieces that nobody works on although blocks of them are missing.
+    fn orphans(&mut self) -> Vec<Arc<PieceInFlight>> {
+        self.look_at_spare();
+        if !self.orphans {
+            return Vec::new();
+        }
+        let flight = |piece: &PieceInFlight| self.flights.get(&piece.index().get());
+        let left = self.spare.iter().filter(|piece| flight(piece).is_some_and(Flight::is_left));
+        let left: Vec<_> = left.cloned().collect();
+        self.orphans = !left.is_empty();
+        left
+    }
+
+    /// Leaves in `spare` what has blocks that nobody was asked for. What is off the desk has none.
+    fn look_at_spare(&mut self) {
+        let released = self.released.load(Ordering::Acquire);
+        if std::mem::replace(&mut self.seen, released) != released {
+            self.orphans = true;
+            self.spare = self.flights.values().map(|flight| Arc::clone(&flight.piece)).collect();
+        }
+        self.spare.retain(|piece| piece.unclaimed() > 0);
     }
 
     /// Blocks arrive meanwhile: what they complete stays.

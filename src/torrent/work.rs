@@ -88,10 +88,7 @@ impl Owner {
             given += self.give_urgent(key, again(peer, URGENT_PATIENCE));
         }
         while given < wanted {
-            let Some(piece) = self.orphan_for(key).or_else(|| self.open_for(key)).or_else(|| self.joinable_for(key))
-            else {
-                break;
-            };
+            let Some(piece) = self.piece_for(key) else { break };
             let blocks = piece.unclaimed();
             if !self.give(key, Work { piece, again: None }) {
                 break;
@@ -151,28 +148,22 @@ impl Owner {
         // Before it is given: the peer may be done with it, and have left blocks, before we write that down.
         let (index, released) = (work.piece.index(), work.piece.released());
         let given = peer.link.give(work).is_ok();
-        if given {
-            self.desk.handed(index, key, released);
+        match given {
+            true => self.desk.handed(index, key, released),
+            false => self.desk.refused(),
         }
         given
     }
 
-    fn orphan_for(&self, key: PeerKey) -> Option<Arc<PieceInFlight>> {
-        let peer = self.peers.get(&key)?;
-        self.desk.orphan(key, |piece| peer.sends(piece))
-    }
-
-    fn joinable_for(&self, key: PeerKey) -> Option<Arc<PieceInFlight>> {
-        let peer = self.peers.get(&key)?;
-        self.desk.joinable(key, |piece| peer.sends(piece))
-    }
-
-    /// Opens the next piece for a peer, where the budget has room. Where only stuck pieces hold the room, one goes.
-    fn open_for(&mut self, key: PeerKey) -> Option<Arc<PieceInFlight>> {
+    /// A piece that somebody left, or a new one, or one that others work on. Where memory is full, a new one comes last; and
+    /// where only pieces that nobody works on hold it, one of them goes.
+    fn piece_for(&mut self, key: PeerKey) -> Option<Arc<PieceInFlight>> {
+        if let Some(orphan) = self.orphan_for(key) {
+            return Some(orphan);
+        }
         if !self.desk.has_room() {
-            let joinable = self.joinable_for(key).is_some();
-            if joinable {
-                return None;
+            if let Some(joinable) = self.joinable_for(key) {
+                return Some(joinable);
             }
             for piece in self.desk.make_room() {
                 self.picker.give_back(piece.get());
@@ -181,6 +172,21 @@ impl Owner {
                 return None;
             }
         }
+        self.open_for(key).or_else(|| self.joinable_for(key))
+    }
+
+    fn orphan_for(&mut self, key: PeerKey) -> Option<Arc<PieceInFlight>> {
+        let peer = self.peers.get(&key)?;
+        self.desk.orphan(key, |piece| peer.sends(piece))
+    }
+
+    fn joinable_for(&mut self, key: PeerKey) -> Option<Arc<PieceInFlight>> {
+        let peer = self.peers.get(&key)?;
+        self.desk.joinable(key, |piece| peer.sends(piece))
+    }
+
+    /// Opens the next piece for a peer, where the budget has room.
+    fn open_for(&mut self, key: PeerKey) -> Option<Arc<PieceInFlight>> {
         let peer = self.peers.get(&key)?;
         let mut picked = Vec::with_capacity(1);
         if peer.choking_us || !peer.refused.is_empty() {

@@ -18,7 +18,7 @@ fn layout(len: u64, piece_length: u32) -> Arc<Layout> {
 /// A piece of four blocks, the last of 100 bytes.
 fn piece() -> PieceInFlight {
     let layout = layout(u64::from(BLOCK_LEN) * 3 + 100, BLOCK_LEN * 4);
-    PieceInFlight::new(&layout, layout.piece(0).unwrap(), false)
+    PieceInFlight::new(&layout, layout.piece(0).unwrap(), false, &Arc::default())
 }
 
 fn claim(piece: &PieceInFlight, peer: PeerKey, max: usize, now: Instant) -> Vec<Block> {

@@ -74,7 +74,8 @@ struct Swarm {
 impl Swarm {
     fn new() -> Self {
         let layout = layout();
-        let pieces = layout.pieces().map(|piece| Arc::new(PieceInFlight::new(&layout, piece, false))).collect();
+        let pieces =
+            layout.pieces().map(|piece| Arc::new(PieceInFlight::new(&layout, piece, false, &Arc::default()))).collect();
         let mut swarm = Self {
             now: Instant::now(),
             next: 0,
