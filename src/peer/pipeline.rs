@@ -188,7 +188,7 @@ impl Pipeline {
         }
         let size = self.window.size() as usize;
         let open = size.saturating_sub(self.outstanding.len());
-        open > 0 && (open >= size / 4 || self.outstanding.len() <= 4)
+        open > 0 && (open >= self.window.batch() as usize || self.outstanding.len() <= 4)
     }
 
     /// Takes in a block. `None` where nobody asked for it.

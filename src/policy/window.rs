@@ -141,6 +141,13 @@ impl RequestWindow {
         if self.snubbed { 1 } else { self.size.min(self.allowed).min(self.share) }
     }
 
+    /// How many requests are worth a message of their own, which wakes two programs: a quarter of all, or half on a short
+    /// path, whose rate is high and which what is asked for ahead covers many times.
+    pub fn batch(&self) -> u32 {
+        let short = self.path.seconds() * AHEAD < LEAST_AHEAD && !self.slow_start && self.path.probe.is_none();
+        self.size() / if short { 2 } else { 4 }
+    }
+
     /// The peer said how many requests it accepts (BEP 10 `reqq`).
     pub fn set_allowed(&mut self, reqq: u32) {
         self.allowed = reqq.clamp(1, MOST);
@@ -346,13 +353,14 @@ mod tests {
             Self { window, rate, path, now, free: now, asked: VecDeque::new() }
         }
 
-        /// Lets some seconds pass; the part of them that the link was idle.
+        /// Lets some seconds pass, and asks as a writer does, batch by batch; the part of them that the link was idle.
         fn idle_in(&mut self, seconds: f64) -> f64 {
             let end = self.now + Duration::from_secs_f64(seconds);
             let mut bytes = 0.0;
             loop {
-                while self.asked.len() < self.window.size() as usize {
-                    self.asked.push_back(self.now);
+                let open = (self.window.size() as usize).saturating_sub(self.asked.len());
+                if open >= self.window.batch() as usize || self.asked.len() <= 4 {
+                    self.asked.extend(std::iter::repeat_n(self.now, open));
                 }
                 let at = *self.asked.front().expect("the window is never 0");
                 let block = Duration::from_secs_f64(f64::from(BLOCK_LEN) / self.rate);
@@ -375,9 +383,9 @@ mod tests {
         }
     }
 
-    /// Round trips from 10 to 200 ms, rates from 1 to 100 MB/s.
+    /// Round trips from 1 to 200 ms, rates from 1 to 100 MB/s.
     fn paths() -> impl Iterator<Item = (f64, f64)> {
-        [0.01, 0.05, 0.1, 0.2].into_iter().flat_map(|path| [1e6, 10e6, 40e6, 100e6].map(|rate| (rate, path)))
+        [0.001, 0.01, 0.05, 0.1, 0.2].into_iter().flat_map(|path| [1e6, 10e6, 40e6, 100e6].map(|rate| (rate, path)))
     }
 
     #[test]
@@ -400,7 +408,7 @@ mod tests {
             line.idle_in(3.0);
             let idle = line.idle_in(60.0);
             println!("{rate:.0} B/s, {path} s: idle {idle:.2} of 60 s, {:.2} s asked ahead", line.queue());
-            assert!(idle < 0.3, "{rate} B/s, {path} s: idle for {idle} of 60 s");
+            assert!(idle < 0.4, "{rate} B/s, {path} s: idle for {idle} of 60 s");
             assert!(line.queue() < path + 1.0, "{rate} B/s, {path} s: {} s asked ahead", line.queue());
         }
     }
@@ -435,7 +443,7 @@ mod tests {
             // 2,000 blocks, which is all that it allows, do not fill the longest of these.
             let best = f64::from(MOST) * f64::from(BLOCK_LEN) / line.path;
             if best > 1.2 * rate {
-                assert!(lost < 2.0 + 25.0 * path, "{rate} B/s, {path} s: lost {lost} s");
+                assert!(lost < 2.0 + 27.0 * path, "{rate} B/s, {path} s: lost {lost} s");
                 assert!(idle < 0.3, "{rate} B/s, {path} s: idle for {idle} of 10 s");
             }
         }
