@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// HTTP connections.
     #[arg(long, default_value_t = 64)]
     pub(crate) connections: usize,
+    /// Threads of the clients that connect anew for each announce over HTTP: one of them has more to do than the tracker.
+    #[arg(long, default_value = "2")]
+    pub(crate) threads: NonZeroUsize,
     /// Threads of the tracker for each kind of server; by default as many as there are cores.
     #[arg(long)]
     pub(crate) workers: Option<NonZeroUsize>,

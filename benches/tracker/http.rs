@@ -1,4 +1,4 @@
-//! Load over HTTP: a thread with many connections, each of which announces and waits for its answer before it does so
+//! Load over HTTP: threads with many connections each, all of which announce and wait for their answers before they do so
 //! again; or, at a given rate, whenever it is due.
 
 use std::collections::VecDeque;
@@ -23,7 +23,9 @@ const TORRENTS: usize = 1000;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     pub(crate) tracker: SocketAddr,
+    /// Of all threads together.
     pub(crate) connections: usize,
+    pub(crate) threads: usize,
     pub(crate) time: Duration,
     /// Announces a second; `None` for as many as there are answers.
     pub(crate) rate: Option<f64>,
@@ -56,6 +58,28 @@ struct Connection {
 
 /// Announces until the time is over. Fails where an answer is none.
 pub(crate) fn run(load: Load) -> io::Result<Outcome> {
+    let Load { threads, .. } = load;
+    let each = Load {
+        connections: load.connections.div_ceil(threads),
+        rate: load.rate.map(|rate| rate / threads as f64),
+        ..load
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| run_one(each))).collect();
+        let mut all = Outcome { per_second: 0.0, latencies: Vec::new(), answer: Vec::new() };
+        for thread in threads {
+            let one = thread.join().expect("a thread that fails says so")?;
+            all.per_second += one.per_second;
+            all.latencies.extend(one.latencies);
+            all.answer = one.answer;
+        }
+        all.latencies.sort_unstable();
+        Ok(all)
+    })
+}
+
+/// The part of one thread.
+fn run_one(load: Load) -> io::Result<Outcome> {
     let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let requests = requests(load.reconnect);
     let begin = Instant::now();
@@ -129,7 +153,6 @@ pub(crate) fn run(load: Load) -> io::Result<Outcome> {
         }
     }
     let per_second = latencies.len() as f64 / begin.elapsed().as_secs_f64();
-    latencies.sort_unstable();
     Ok(Outcome { per_second, latencies, answer })
 }
 

@@ -102,6 +102,7 @@ fn over_http(args: &Args) -> anyhow::Result<()> {
     let load = |tracker, rate, reconnect| http::Load {
         tracker,
         connections: args.connections,
+        threads: if reconnect { args.threads.get() } else { 1 },
         time: args.seconds(),
         rate,
         reconnect,
