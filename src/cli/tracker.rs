@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -108,6 +109,9 @@ pub struct Args {
     /// The most peers in an answer, from 1 to 65535
     #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
     peers: u16,
+    /// Threads for each address that is listened on, from 1 to 256 [default: as many as there are processor cores]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Option<u16>,
     /// Answer scrapes over HTTP that name no torrent with so many, at most 100000; 0 refuses them
     #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100_000))]
     full_scrape: u32,
@@ -167,6 +171,7 @@ fn config(args: &Args) -> TrackerConfig {
     }
     config.state_file.clone_from(&args.state);
     config.state_interval = args.state_interval;
+    config.workers = args.workers.and_then(|workers| NonZeroUsize::new(workers.into()));
     config.interval = args.interval;
     config.access = AccessConfig { allow: args.allow.clone(), deny: args.deny.clone(), key: args.key.clone() };
     config.proxies.clone_from(&args.proxy);

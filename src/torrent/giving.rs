@@ -86,10 +86,11 @@ impl Owner {
 
     /// Uses slots that are free, between rounds.
     pub(super) fn fill_slots(&mut self) {
-        let candidates = self.candidates(|peer| peer.interested_in_us);
-        if candidates.iter().all(|candidate| candidate.unchoked_since.is_some()) {
+        // Mostly nobody waits for one, and the rates of all need not be known.
+        if self.peers.values().all(|peer| !peer.interested_in_us || peer.unchoked.is_some()) {
             return;
         }
+        let candidates = self.candidates(|peer| peer.interested_in_us);
         let now = Instant::now();
         for chosen in self.choker.fill(self.role(), &candidates, self.slots.slots(), now) {
             if let Some(peer) = self.peers.get_mut(&PeerKey(chosen)) {

@@ -17,7 +17,7 @@
 //! | thread | owns | waits on |
 //! |---|---|---|
 //! | `tracker-http-N` | connections, and a listening socket of the same address as others' | all of them |
-//! | `tracker-udp` | a socket of the same address as others' | that |
+//! | `tracker-udp-N` | a socket of the same address as others' | that |
 //! | `tracker-page` | connections of who runs the tracker | all of them |
 //! | `tracker-tidy` | the samples of the statistics; looks after the store | the next second |
 //! | `tracker-save` | nothing that lasts; writes the state file, where there is one | the time for it |

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 use parking_lot::Mutex;
@@ -12,6 +12,9 @@ use parking_lot::Mutex;
 use super::service::Service;
 
 const STACK: usize = 256 * 1024;
+
+/// How soon a save that failed is tried again, at the latest.
+const RETRY: Duration = Duration::from_secs(15);
 
 /// What came of the last save.
 #[derive(Debug)]
@@ -62,14 +65,15 @@ pub(super) fn start(service: &Arc<Service>) -> io::Result<JoinHandle<()>> {
     let run = move || {
         let every = service.config.state_interval;
         // Not what there is now: the servers may have run for a moment.
-        let mut saved = 0;
-        while service.interrupt.signal().recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+        let (mut saved, mut wait) = (0, every);
+        while service.interrupt.signal().recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
             let now = Instant::now();
             // Before the save: what changes meanwhile is saved the next time.
             let changes = service.store.changes();
             let result = if changes == saved { Ok(()) } else { service.store.save(now) };
-            if result.is_ok() {
-                saved = changes;
+            match result {
+                Ok(()) => (saved, wait) = (changes, every),
+                Err(_) => wait = every.min(RETRY),
             }
             service.saving.note(result, now);
         }

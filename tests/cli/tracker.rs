@@ -105,6 +105,21 @@ fn a_service_says_once_that_its_state_is_not_saved_and_once_that_it_is_again() {
 }
 
 #[test]
+fn a_tracker_has_as_many_threads_as_it_is_told() {
+    let folder = album();
+    let udp = ["--udp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--workers", "3"];
+    let mut running = Running::start(folder.path(), &[&["tracker"], &udp[..]].concat());
+    running.wait_for(|event| event["event"] == "listening");
+    let tasks = fs::read_dir(format!("/proc/{}/task", running.child.id())).unwrap();
+    let mut names: Vec<_> = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap()).collect();
+    names.retain(|name| name.starts_with("tracker-http") || name.starts_with("tracker-udp"));
+    names.sort();
+    let expected = ["http-0", "http-1", "http-2", "udp-0", "udp-1", "udp-2"].map(|end| format!("tracker-{end}\n"));
+    assert_eq!(names, expected);
+    fails(folder.path(), &["tracker", "--workers", "0"], 2, "0 is not in 1..=256");
+}
+
+#[test]
 fn a_service_tells_no_key_and_of_no_lists_where_there_are_none() {
     let folder = album();
     let mut running = service(folder.path(), &["--http", "127.0.0.1:0", "--no-udp", "--key", "sesame"]);

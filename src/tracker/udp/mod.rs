@@ -1,4 +1,4 @@
-//! The tracker's UDP (BEP 15, 41): one socket and one thread `tracker-udp` for each core, which share a port.
+//! The tracker's UDP (BEP 15, 41): one socket and one thread `tracker-udp-N` for each core, which share a port.
 //!
 //! It owns sockets and threads; [`desk`] knows what to answer. A thread reads what is there, up to 32 packets by one call where
 //! the system has such a call, answers them by as few, and waits only when there was nothing. An answer is sent from the
@@ -79,14 +79,14 @@ pub(super) fn start(bound: Vec<Bound>, service: &Arc<Service>, threads: &mut Vec
     let key = u128::from_ne_bytes(key);
     // The same for all sockets: the kernel may send a client's packets to another one when it comes from another port.
     let ids = ConnectionIds::new([key as u64, (key >> 64) as u64], Instant::now());
-    for socket in bound.into_iter().flat_map(|bound| bound.sockets) {
+    for (number, socket) in bound.into_iter().flat_map(|bound| bound.sockets).enumerate() {
         let (desk, service) = (Desk::new(service.clone(), ids), service.clone());
         let run = move || {
             if let Err(error) = serve(&socket, desk, &service) {
                 log::error!("tracker: UDP has ended: {error}");
             }
         };
-        threads.push(thread::Builder::new().name("tracker-udp".into()).stack_size(STACK).spawn(run)?);
+        threads.push(thread::Builder::new().name(format!("tracker-udp-{number}")).stack_size(STACK).spawn(run)?);
     }
     Ok(())
 }
