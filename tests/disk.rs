@@ -43,7 +43,7 @@ fn a_torrent_larger_than_the_disk_is_refused_before_the_first_byte() {
 fn a_disk_that_fills_up_makes_the_torrent_wait_until_there_is_room() {
     let Some(disk) = Disk::new(16 << 20) else { return };
     // Nothing is allocated in advance in memory, which this disk is.
-    for payload in [Payload::many(600_000, 100, PIECE), Payload::single(4_000_000, PIECE, None)] {
+    for payload in [Payload::many(600_000, 100, PIECE), Payload::single(8_000_000, PIECE, None)] {
         fill_up_under(&payload, &disk);
     }
 }

@@ -58,14 +58,15 @@ struct Connection {
 
 /// Announces until the time is over. Fails where an answer is none.
 pub(crate) fn run(load: Load) -> io::Result<Outcome> {
-    let Load { threads, .. } = load;
+    let threads = load.threads;
     let each = Load {
         connections: load.connections.div_ceil(threads),
         rate: load.rate.map(|rate| rate / threads as f64),
         ..load
     };
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| run_one(each))).collect();
+        let run = |number| scope.spawn(move || run_one(each, number * REQUESTS / threads));
+        let threads: Vec<_> = (0..threads).map(run).collect();
         let mut all = Outcome { per_second: 0.0, latencies: Vec::new(), answer: Vec::new() };
         for thread in threads {
             let one = thread.join().expect("a thread that fails says so")?;
@@ -78,8 +79,8 @@ pub(crate) fn run(load: Load) -> io::Result<Outcome> {
     })
 }
 
-/// The part of one thread.
-fn run_one(load: Load) -> io::Result<Outcome> {
+/// The part of one thread, which begins with this one of the requests: no two ask the same at the same time.
+fn run_one(load: Load, first: usize) -> io::Result<Outcome> {
     let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let requests = requests(load.reconnect);
     let begin = Instant::now();
@@ -116,7 +117,7 @@ fn run_one(load: Load) -> io::Result<Outcome> {
                 connection.stream = Some(connect(load.tracker, &poller, number)?);
             }
             let mut stream = connection.stream.as_ref().expect("connected");
-            stream.write_all(&requests[asked as usize % REQUESTS])?;
+            stream.write_all(&requests[(first + asked as usize) % REQUESTS])?;
             asked += 1;
         }
         // Until the next is due, which epoll's own wait only knows to a millisecond.

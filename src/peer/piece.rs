@@ -24,7 +24,8 @@ const UNKNOWN: Duration = Duration::from_millis(500);
 pub(crate) struct PieceInFlight {
     index: PieceIndex,
     /// How many blocks nobody has claimed and nobody has sent. Written under the lock of `state`, read by the owner
-    /// without it, to find work; a stale value costs a peer one look.
+    /// without it, to find work: one that finds 0 looks no more until `released_of_all` has changed, which therefore is
+    /// counted after it.
     unclaimed: AtomicU32,
     /// How often a claim was given back and left its block without any. Written under the lock of `state`, read by the
     /// owner without it: a change says that those who once found nothing left to claim may look again.

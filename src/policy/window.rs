@@ -142,10 +142,12 @@ impl RequestWindow {
     }
 
     /// How many requests are worth a message of their own, which wakes two programs: a quarter of all, or half on a short
-    /// path, whose rate is high and which what is asked for ahead covers many times.
+    /// path, whose rate is high and which what is asked for ahead covers many times. Where the peer or memory allows less
+    /// than that, it may not.
     pub fn batch(&self) -> u32 {
-        let short = self.path.seconds() * AHEAD < LEAST_AHEAD && !self.slow_start && self.path.probe.is_none();
-        self.size() / if short { 2 } else { 4 }
+        let is_short = self.path.seconds() * AHEAD < LEAST_AHEAD;
+        let is_found = !self.slow_start && self.path.probe.is_none() && self.size() == self.size;
+        self.size() / if is_short && is_found { 2 } else { 4 }
     }
 
     /// The peer said how many requests it accepts (BEP 10 `reqq`).
@@ -385,7 +387,9 @@ mod tests {
 
     /// Round trips from 1 to 200 ms, rates from 1 to 100 MB/s.
     fn paths() -> impl Iterator<Item = (f64, f64)> {
-        [0.001, 0.01, 0.05, 0.1, 0.2].into_iter().flat_map(|path| [1e6, 10e6, 40e6, 100e6].map(|rate| (rate, path)))
+        [0.001, 0.005, 0.01, 0.05, 0.1, 0.2]
+            .into_iter()
+            .flat_map(|path| [1e6, 10e6, 40e6, 100e6].map(|rate| (rate, path)))
     }
 
     #[test]
@@ -446,6 +450,18 @@ mod tests {
                 assert!(lost < 2.0 + 27.0 * path, "{rate} B/s, {path} s: lost {lost} s");
                 assert!(idle < 0.3, "{rate} B/s, {path} s: idle for {idle} of 10 s");
             }
+        }
+    }
+
+    #[test]
+    fn a_short_path_is_asked_by_half_of_the_window_once_its_rate_is_known() {
+        for (path, part) in [(0.001, 2), (0.005, 2), (0.01, 4), (0.1, 4)] {
+            let mut line = Line::new(40e6, path);
+            assert_eq!(line.window.batch(), START / 4);
+            line.idle_in(5.0);
+            assert_eq!(line.window.batch(), line.window.size() / part, "{path} s");
+            line.window.set_share(20);
+            assert_eq!(line.window.batch(), 5, "{path} s");
         }
     }
 

@@ -158,7 +158,7 @@ struct Changed {
 
 impl Storage {
     /// Opens the files of a torrent in the folder `root`: looks at what is there, makes sure that there is room for what
-    /// is missing, then makes empty files and allocates large ones. A file that is longer than the torrent says, or not
+    /// is missing, then makes empty files and large ones, allocated on a disk. A file that is longer than the torrent says, or not
     /// a plain file, is an error and left alone.
     pub(crate) fn open(layout: Arc<Layout>, root: &Path, options: Options) -> Result<Self, StorageError> {
         let Options { state_dir, name, wanted, read_only, way, max_open_files } = options;
@@ -405,7 +405,7 @@ impl Storage {
         let (entry, state) = (self.layout.file(index), self.state(index));
         let file = walk.file(entry.path(), Access::Create)?;
         let allocate = || {
-            if !self.in_memory && !state.portable.load(Ordering::Relaxed) {
+            if !map::in_memory(&file) && !state.portable.load(Ordering::Relaxed) {
                 if map::allocate(&file, entry.len())? {
                     return Ok(());
                 }

@@ -177,8 +177,10 @@ proptest! {
 #[test]
 fn several_workers_store_neighbouring_pieces_at_once() {
     let case = Case::new(layout_of(&[(5 << 20, false), (100_000, false), (3 << 20, false)], 50_001));
-    for folder in folders() {
-        let storage = Storage::open(case.layout.clone(), folder.path(), options(folder.path(), Way::Mapped)).unwrap();
+    for (folder, way) in
+        [Way::Written, Way::Mapped].into_iter().flat_map(|way| folders().into_iter().map(move |dir| (dir, way)))
+    {
+        let storage = Storage::open(case.layout.clone(), folder.path(), options(folder.path(), way)).unwrap();
         let pieces: Vec<_> = case.layout.pieces().collect();
         std::thread::scope(|scope| {
             for worker in 0..4 {
@@ -199,7 +201,7 @@ fn several_workers_store_neighbouring_pieces_at_once() {
 fn a_file_that_becomes_wanted_while_pieces_are_stored_loses_none() {
     let case = Case::new(layout_of(&[(1500, false); 200], 1000));
     let folder = tempfile::tempdir().unwrap();
-    let mut options = options(folder.path(), Way::Mapped);
+    let mut options = options(folder.path(), Way::default());
     options.wanted = vec![false; 200];
     let storage = Storage::open(case.layout.clone(), folder.path(), options).unwrap();
     std::thread::scope(|scope| {
@@ -216,9 +218,10 @@ fn a_file_that_becomes_wanted_while_pieces_are_stored_loses_none() {
 fn large_files_are_allocated_on_a_disk_and_empty_ones_made() {
     let layout = Arc::new(layout_of(&[(8 << 20, false), (0, false), (1000, false)], 1 << 18));
     for folder in folders() {
-        let storage = Storage::open(layout.clone(), folder.path(), options(folder.path(), Way::Mapped)).unwrap();
+        let storage = Storage::open(layout.clone(), folder.path(), options(folder.path(), Way::default())).unwrap();
         let large = std::fs::metadata(storage.path(file(&layout, 0))).unwrap();
         assert_eq!(large.len(), 8 << 20);
+        assert!(storage.in_memory || !folder.path().starts_with("/dev/shm"));
         // In memory that would take it before it is needed.
         assert_eq!(large.blocks() * 512 >= 8 << 20, !storage.in_memory);
         assert_eq!(std::fs::metadata(storage.path(file(&layout, 1))).unwrap().len(), 0);
@@ -232,7 +235,7 @@ fn large_files_are_allocated_on_a_disk_and_empty_ones_made() {
 fn a_torrent_larger_than_the_disk_is_refused_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let layout = Arc::new(layout_of(&[(1000, false), (1 << 60, false)], 1 << 30));
-    let result = Storage::open(layout, folder.path(), options(folder.path(), Way::Mapped));
+    let result = Storage::open(layout, folder.path(), options(folder.path(), Way::default()));
     let Err(error @ StorageError::NotEnoughSpace { needed, .. }) = result else { panic!("{result:?}") };
     assert!(error.is_out_of_space() && needed == (1 << 60) + 1000);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -246,7 +249,7 @@ fn a_longer_file_is_left_alone_and_a_shorter_one_extended() {
     std::fs::create_dir(folder.path().join("t")).unwrap();
     std::fs::write(&path, vec![1; 1_000_001]).unwrap();
     let open = |read_only| {
-        let options = Options { read_only, ..options(folder.path(), Way::Mapped) };
+        let options = Options { read_only, ..options(folder.path(), Way::default()) };
         Storage::open(layout.clone(), folder.path(), options)
     };
     assert!(matches!(open(false), Err(StorageError::TooLong { len: 1_000_001, expected: 1_000_000, .. })));
@@ -264,7 +267,7 @@ fn something_else_in_the_place_of_a_file_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let layout = Arc::new(layout_of(&[(1_000, false)], 1 << 18));
     std::fs::create_dir_all(folder.path().join("t/0")).unwrap();
-    let open = || Storage::open(layout.clone(), folder.path(), options(folder.path(), Way::Mapped));
+    let open = || Storage::open(layout.clone(), folder.path(), options(folder.path(), Way::default()));
     assert!(matches!(open(), Err(StorageError::NotPlain { wanted: "file", .. })));
     std::fs::remove_dir_all(folder.path().join("t")).unwrap();
     std::os::unix::fs::symlink("/tmp", folder.path().join("t")).unwrap();
@@ -308,10 +311,10 @@ fn a_file_truncated_or_removed_behind_our_back_is_an_error_that_names_it_and_is_
 fn read_only_reads_and_makes_nothing() {
     let case = Case::new(layout_of(&[(1 << 20, false), (0, false), (1000, false)], 1 << 18));
     let folder = tempfile::tempdir().unwrap();
-    let storage = Storage::open(case.layout.clone(), folder.path(), options(folder.path(), Way::Mapped)).unwrap();
+    let storage = Storage::open(case.layout.clone(), folder.path(), options(folder.path(), Way::default())).unwrap();
     case.layout.pieces().for_each(|piece| case.store(&storage, piece).unwrap());
     std::fs::remove_file(storage.path(file(&case.layout, 1))).unwrap();
-    let options = Options { read_only: true, ..options(folder.path(), Way::Mapped) };
+    let options = Options { read_only: true, ..options(folder.path(), Way::default()) };
     let reading = Storage::open(case.layout.clone(), folder.path(), options.clone()).unwrap();
     case.layout.pieces().for_each(|piece| case.assert_reads(&reading, piece));
     assert!(!reading.path(file(&case.layout, 1)).exists());
@@ -325,7 +328,7 @@ fn an_executable_file_is_made_so_when_it_is_finished() {
     let attributes = Attributes { executable: true, ..Attributes::default() };
     let entry = FileEntry { path: "run".into(), len: 700_000, offset: 0, attributes };
     let layout = Arc::new(Layout::new(vec![entry], 1 << 18).unwrap());
-    let storage = Storage::open(layout.clone(), folder.path(), options(folder.path(), Way::Mapped)).unwrap();
+    let storage = Storage::open(layout.clone(), folder.path(), options(folder.path(), Way::default())).unwrap();
     let mode = || std::fs::metadata(folder.path().join("run")).unwrap().permissions().mode() & 0o111;
     assert_eq!(mode(), 0);
     storage.finish_file(file(&layout, 0)).unwrap();
@@ -365,7 +368,7 @@ fn storing_and_lending_keep_little_in_memory() {
 fn small_files_are_lent_as_one_slice_a_block_and_a_few_blocks_at_a_time() {
     let case = Case::new(layout_of(&vec![(1000, false); 2000], 1 << 20));
     let folder = tempfile::tempdir().unwrap();
-    let storage = Storage::open(case.layout.clone(), folder.path(), options(folder.path(), Way::Mapped)).unwrap();
+    let storage = Storage::open(case.layout.clone(), folder.path(), options(folder.path(), Way::default())).unwrap();
     case.layout.pieces().for_each(|piece| case.store(&storage, piece).unwrap());
     let piece = case.layout.piece(0).unwrap();
     let blocks: Vec<_> = (0..64).map(|number| case.layout.block(piece, number).unwrap()).collect();
@@ -379,9 +382,16 @@ fn small_files_are_lent_as_one_slice_a_block_and_a_few_blocks_at_a_time() {
 #[test]
 #[cfg(target_os = "linux")]
 fn what_piles_up_is_written_to_the_disk_before_anybody_syncs() {
+    for way in [Way::Written, Way::Mapped] {
+        assert_writing_keeps_up(way);
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn assert_writing_keeps_up(way: Way) {
     let case = Case::new(layout_of(&[(24 << 20, false)], 1 << 18));
     let folder = folders().swap_remove(0);
-    let storage = Storage::open(case.layout.clone(), folder.path(), options(folder.path(), Way::Mapped)).unwrap();
+    let storage = Storage::open(case.layout.clone(), folder.path(), options(folder.path(), way)).unwrap();
     let mut written = 0;
     for piece in case.layout.pieces() {
         case.store(&storage, piece).unwrap();
@@ -404,7 +414,7 @@ fn a_hundred_thousand_small_files_open_within_default_limits_and_quickly() {
     let layout = Arc::new(layout_of(&vec![(700, false); 100_000], 1 << 20));
     let folder = tempfile::tempdir().unwrap();
     let start = std::time::Instant::now();
-    let storage = Storage::open(layout.clone(), folder.path(), options(folder.path(), Way::Mapped)).unwrap();
+    let storage = Storage::open(layout.clone(), folder.path(), options(folder.path(), Way::default())).unwrap();
     assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
     let case = Case { bytes: vec![5; layout.total_len() as usize], layout };
     case.store(&storage, case.layout.piece(3).unwrap()).unwrap();

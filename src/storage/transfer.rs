@@ -127,7 +127,11 @@ impl Storage {
                 Place::Here => {
                     self.write_here(segment, bytes)?;
                     self.changed.lock().restamp.insert(segment.file.get());
-                    if !self.in_memory {
+                    // In memory there is nothing to write ahead of a sync, which is all the same right where a disk is
+                    // mounted below.
+                    if self.in_memory {
+                        self.writeback.note_unsynced(segment.file);
+                    } else {
                         self.writeback.note(segment);
                     }
                 }

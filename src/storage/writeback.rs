@@ -19,7 +19,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 
 use super::{Place, Storage, StorageError, map};
-use crate::metainfo::Segment;
+use crate::metainfo::{FileIndex, Segment};
 
 /// The unit of the amounts below. Tests get along with less.
 const UNIT: u64 = if cfg!(test) { 1 << 16 } else { 1 << 20 };
@@ -104,6 +104,11 @@ impl Writeback {
                 self.wake();
             }
         }
+    }
+
+    /// Takes down that a file was stored to which need not be written before the next sync.
+    pub(super) fn note_unsynced(&self, file: FileIndex) {
+        self.unwritten.lock().unsynced.insert(file.get());
     }
 
     /// Takes down that a file was made, in these folders.

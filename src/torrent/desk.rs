@@ -45,7 +45,7 @@ pub(crate) struct Desk {
     /// `seen`. While much is under way it is few of many that have any.
     spare: Vec<Arc<PieceInFlight>>,
     /// There may be pieces that nobody works on: somebody let go, did not take what it was given, or released blocks.
-    orphans: bool,
+    may_be_left: bool,
     /// How often blocks of any of the pieces became free again. Counted by the peers.
     released: Arc<AtomicU32>,
     /// That count as of the last look at all pieces.
@@ -76,7 +76,7 @@ struct Holder {
 impl Desk {
     pub(crate) fn new(layout: Arc<Layout>, budget: Arc<Budget>) -> Self {
         let (flights, spare, released) = (HashMap::new(), Vec::new(), Arc::default());
-        Self { flights, spare, orphans: false, released, seen: 0, budget, layout, dropped: 0 }
+        Self { flights, spare, may_be_left: false, released, seen: 0, budget, layout, dropped: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -135,7 +135,7 @@ impl Desk {
 
     /// Notes that a peer did not take the piece that it was given.
     pub(crate) fn refused(&mut self) {
-        self.orphans = true;
+        self.may_be_left = true;
     }
 
     /// Notes that a peer was handed a piece, of which blocks had been `released` so often before.
@@ -149,7 +149,7 @@ impl Desk {
     /// A peer no longer works on anything: choked, stalled or gone. Gives up pieces of which nothing has arrived and that
     /// nobody else holds, and says which.
     pub(crate) fn let_go(&mut self, peer: PeerKey) -> Vec<PieceIndex> {
-        self.orphans = true;
+        self.may_be_left = true;
         let mut empty = Vec::new();
         for flight in self.flights.values_mut() {
             let before = flight.holders.len();
@@ -234,13 +234,13 @@ impl Desk {
     /// The pieces that nobody works on although blocks of them are missing.
     fn orphans(&mut self) -> Vec<Arc<PieceInFlight>> {
         self.look_at_spare();
-        if !self.orphans {
+        if !self.may_be_left {
             return Vec::new();
         }
         let flight = |piece: &PieceInFlight| self.flights.get(&piece.index().get());
         let left = self.spare.iter().filter(|piece| flight(piece).is_some_and(Flight::is_left));
         let left: Vec<_> = left.cloned().collect();
-        self.orphans = !left.is_empty();
+        self.may_be_left = !left.is_empty();
         left
     }
 
@@ -248,7 +248,7 @@ impl Desk {
     fn look_at_spare(&mut self) {
         let released = self.released.load(Ordering::Acquire);
         if std::mem::replace(&mut self.seen, released) != released {
-            self.orphans = true;
+            self.may_be_left = true;
             self.spare = self.flights.values().map(|flight| Arc::clone(&flight.piece)).collect();
         }
         self.spare.retain(|piece| piece.unclaimed() > 0);
@@ -261,6 +261,7 @@ impl Desk {
             self.dropped += dropped.unwrap_or(0);
             dropped.is_some()
         });
+        self.spare.retain(|piece| piece.unclaimed() > 0);
         pieces.iter().map(|piece| piece.index()).collect()
     }
 }

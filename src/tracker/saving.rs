@@ -59,6 +59,11 @@ impl Saving {
     }
 }
 
+/// How long to wait for the next save, after one that ended so.
+fn pause(every: Duration, last: &io::Result<()>) -> Duration {
+    if last.is_ok() { every } else { every.min(RETRY) }
+}
+
 /// Starts the thread, which ends with the service's interrupt.
 pub(super) fn start(service: &Arc<Service>) -> io::Result<JoinHandle<()>> {
     let service = service.clone();
@@ -71,12 +76,27 @@ pub(super) fn start(service: &Arc<Service>) -> io::Result<JoinHandle<()>> {
             // Before the save: what changes meanwhile is saved the next time.
             let changes = service.store.changes();
             let result = if changes == saved { Ok(()) } else { service.store.save(now) };
-            match result {
-                Ok(()) => (saved, wait) = (changes, every),
-                Err(_) => wait = every.min(RETRY),
+            wait = pause(every, &result);
+            if result.is_ok() {
+                saved = changes;
             }
             service.saving.note(result, now);
         }
     };
     thread::Builder::new().name("tracker-save".into()).stack_size(STACK).spawn(run)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::time::Duration;
+
+    use super::{RETRY, pause};
+
+    #[test]
+    fn what_failed_is_tried_again_soon_and_no_more_often_than_it_is_saved() {
+        let failed = Err(io::Error::other("no room"));
+        let (short, long) = (Duration::from_secs(1), Duration::from_secs(300));
+        assert_eq!([pause(long, &Ok(())), pause(long, &failed), pause(short, &failed)], [long, RETRY, short]);
+    }
 }

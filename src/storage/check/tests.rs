@@ -30,7 +30,8 @@ fn stopped(storage: &Storage, case: &Case, stop: bool) -> Bits {
 fn right_wrong_unwritten_and_missing_pieces_are_told_apart() {
     for folder in folders() {
         let case = Case::new(layout_of(&[(3 << 20, false), (1000, true), (700_000, false), (5000, false)], 100_000));
-        let storage = Storage::open(case.layout.clone(), folder.path(), options(folder.path(), Way::Mapped)).unwrap();
+        let storage =
+            Storage::open(case.layout.clone(), folder.path(), options(folder.path(), Way::default())).unwrap();
         let stored = |piece: &PieceIndex| piece.get() % 3 != 1;
         for piece in case.layout.pieces().filter(stored) {
             case.store(&storage, piece).unwrap();
@@ -38,8 +39,8 @@ fn right_wrong_unwritten_and_missing_pieces_are_told_apart() {
         let first = storage.plain_file(case.layout.file_index(0).unwrap()).unwrap().unwrap();
         first.write_all_at(b"not what it was", 200_100).unwrap();
         std::fs::remove_file(folder.path().join("t/3")).unwrap();
-        let Options { state_dir, .. } = options(folder.path(), Way::Mapped);
-        let fresh = Options { read_only: true, state_dir, ..options(folder.path(), Way::Mapped) };
+        let Options { state_dir, .. } = options(folder.path(), Way::default());
+        let fresh = Options { read_only: true, state_dir, ..options(folder.path(), Way::default()) };
         let storage = Storage::open(case.layout.clone(), folder.path(), fresh).unwrap();
         let right = stopped(&storage, &case, false);
         let lost = case.layout.pieces_of(case.layout.file_index(3).unwrap());
@@ -55,7 +56,7 @@ fn right_wrong_unwritten_and_missing_pieces_are_told_apart() {
 fn a_piece_of_zeros_that_was_never_written_is_right_where_the_torrent_says_zeros() {
     let folder = tempfile::tempdir().unwrap();
     let layout = Arc::new(layout_of(&[(1_000_000, false)], 1 << 18));
-    let storage = Storage::open(layout.clone(), folder.path(), options(folder.path(), Way::Mapped)).unwrap();
+    let storage = Storage::open(layout.clone(), folder.path(), options(folder.path(), Way::default())).unwrap();
     let hash_of = |piece| crate::hash::sha1([vec![0; layout.piece_len(piece) as usize].as_slice()]);
     let right = check(&storage, &Bits::full(4), &hash_of, Hashing::default(), &|_, _| {}, &AtomicBool::new(false));
     assert!(right.is_full());

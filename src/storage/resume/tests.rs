@@ -20,7 +20,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// A torrent of two files, 4 pieces each, complete and recorded.
 fn recorded(folder: &Path, clean: bool) -> (Case, Journal, Options) {
     let case = Case::new(layout_of(&[(1 << 20, false), (1 << 20, false)], 1 << 18));
-    let options = options(folder, Way::Mapped);
+    let options = options(folder, Way::default());
     let storage = Storage::open(case.layout.clone(), folder, options.clone()).unwrap();
     let mut journal = Journal::new(HASH, &case.layout, WINDOW);
     case.layout.pieces().for_each(|piece| case.store(&storage, piece).unwrap());
@@ -72,7 +72,7 @@ fn a_file_changed_behind_our_back_is_rechecked_and_only_that() {
 fn stores_after_the_last_record_of_a_killed_process_do_not_cost_a_recheck_of_what_was_recorded() {
     for folder in folders() {
         let case = Case::new(layout_of(&[(2 << 20, false)], 1 << 18));
-        let options = options(folder.path(), Way::Mapped);
+        let options = options(folder.path(), Way::default());
         let storage = Storage::open(case.layout.clone(), folder.path(), options.clone()).unwrap();
         let mut journal = Journal::new(HASH, &case.layout, WINDOW);
         let [first, second] = [0, 5].map(|piece| case.layout.piece(piece).unwrap());

@@ -85,6 +85,19 @@ fn a_piece_is_handed_to_a_peer_once_until_blocks_of_it_are_free_again() {
 }
 
 #[test]
+fn a_piece_that_a_peer_did_not_take_is_found_for_another() {
+    let (mut desk, _) = desk(10);
+    let piece = open(&mut desk, 0, 0).unwrap();
+    hand(&mut desk, &piece, A, 1);
+    assert!(desk.orphan(B, |_| true).is_none(), "A works on it");
+    let other = open(&mut desk, 1, 0).unwrap();
+    desk.refused();
+    assert!(Arc::ptr_eq(&desk.orphan(B, |_| true).unwrap(), &other));
+    hand(&mut desk, &other, B, 2);
+    assert!(desk.orphan(A, |_| true).is_none() && desk.spare.len() == 1);
+}
+
+#[test]
 fn of_a_peer_that_lets_go_only_what_is_empty_is_given_up() {
     let (mut desk, _) = desk(10);
     let (begun, empty) = (open(&mut desk, 0, 0).unwrap(), open(&mut desk, 1, 0).unwrap());

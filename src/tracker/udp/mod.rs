@@ -1,4 +1,4 @@
-//! The tracker's UDP (BEP 15, 41): one socket and one thread `tracker-udp-N` for each core, which share a port.
+//! The tracker's UDP (BEP 15, 41): a socket and a thread `tracker-udp-N` for each worker, which share a port.
 //!
 //! It owns sockets and threads; [`desk`] knows what to answer. A thread reads what is there, up to 32 packets by one call where
 //! the system has such a call, answers them by as few, and waits only when there was nothing. An answer is sent from the
