@@ -375,8 +375,12 @@ impl Link {
 
     /// Hands work to the peer, without waiting; gives it back where the peer has enough.
     pub(crate) fn give(&self, work: Work) -> Result<(), Work> {
+        let is_late = work.again.is_some();
         self.work.try_send(work).map_err(TrySendError::into_inner)?;
-        self.kick();
+        // The channel first: who is woken for blocks finds it there.
+        if self.pipeline.lock().given() || is_late {
+            self.kick();
+        }
         Ok(())
     }
 

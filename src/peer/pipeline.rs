@@ -186,6 +186,18 @@ impl Pipeline {
         if self.hungry && self.queue.is_empty() {
             return false;
         }
+        self.has_room()
+    }
+
+    /// The owner has given a piece. Says whether the writer is to be woken for it; if not, it will be for the next blocks
+    /// that come.
+    pub(crate) fn given(&mut self) -> bool {
+        self.hungry = false;
+        self.has_room()
+    }
+
+    /// Whether the window has room for a batch of requests.
+    fn has_room(&self) -> bool {
         let size = self.window.size() as usize;
         let open = size.saturating_sub(self.outstanding.len());
         open > 0 && (open >= self.window.batch() as usize || self.outstanding.len() <= 4)

@@ -276,6 +276,24 @@ fn hunger_is_said_once_until_there_is_work() {
 }
 
 #[test]
+fn the_writer_is_woken_for_work_at_once_or_once_blocks_have_made_room() {
+    let mut swarm = Swarm::new();
+    let Peer { pipeline, work, .. } = &mut swarm.peers[0];
+    pipeline.refill(work, swarm.now);
+    assert!(!pipeline.wants_refill(), "it is hungry, and there is nothing");
+    assert!(pipeline.given() && pipeline.wants_refill());
+    swarm.give(0, 0, None);
+    swarm.refill(0);
+    let pipeline = &mut swarm.peers[0].pipeline;
+    assert!(!pipeline.given() && !pipeline.wants_refill(), "the window is full");
+    while !swarm.peers[0].pipeline.wants_refill() {
+        let block = swarm.outstanding(0, 0).unwrap();
+        swarm.arrive(0, block);
+    }
+    assert!(swarm.outstanding(0, 0).is_some(), "before it is empty");
+}
+
+#[test]
 fn only_allowed_pieces_are_asked_of_a_peer_that_chokes() {
     let mut swarm = Swarm::new();
     swarm.peers[0].pipeline.choke(true, swarm.now);
