@@ -56,9 +56,16 @@ fn fill_up_under(payload: &Payload, disk: &Disk) {
     let waiting = get.wait_until("waiting", |event| event["state"] == "waiting");
     let why = waiting["why"].as_str().unwrap();
     assert!(why.contains("disk full") && why.contains(disk.path().to_str().unwrap()), "{why}");
+    // What had been asked for comes; nothing more does, however often it looks whether there is room.
+    let look = |get: &mut Ropewalk| get.wait_until("progress", |event| event["event"] == "progress");
+    let looks: Vec<_> = (0..9).map(|_| look(&mut get)).collect();
+    assert!(looks.iter().all(|event| event["state"] == "waiting"), "{looks:?}");
+    assert_eq!(looks[2]["downloaded"], looks[8]["downloaded"]);
     std::fs::remove_file(filler).unwrap();
     let said = get.end();
     assert_eq!(said.code, Some(0), "{}", said.said);
+    let [downloaded, wasted] = ["downloaded", "wasted"].map(|what| said.summary()[what].as_u64().unwrap());
+    assert!(wasted > 0 && downloaded - wasted <= payload.len(), "{downloaded} bytes, {wasted} of them in vain");
     // It tries again after seconds, and the one peer is there all the time.
     let explanation = &said.summary()["explanation"];
     let spent = |what: &str| explanation["connections"][what].as_f64().unwrap_or(0.0);

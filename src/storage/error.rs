@@ -119,6 +119,14 @@ impl StorageError {
         matches!(self, Self::NotEnoughSpace { .. } | Self::DiskFull { .. } | Self::QuotaExceeded { .. })
     }
 
+    /// How many bytes must be free for it to be worth trying again; 0 where what is free says nothing.
+    pub(crate) fn needed(&self) -> u64 {
+        match self {
+            Self::NotEnoughSpace { needed, .. } | Self::DiskFull { needed, .. } => *needed,
+            _ => 0,
+        }
+    }
+
     /// What the system's `source` means for `path`, of which `needed` bytes were to be written (0 when only reading).
     pub(super) fn new(path: &Path, needed: u64, source: io::Error) -> Self {
         let path = path.to_path_buf();
@@ -147,9 +155,9 @@ mod tests {
     #[test]
     fn the_errors_that_a_person_can_act_on_say_where_and_what_to_do() {
         let full = of(libc::ENOSPC);
-        assert!(full.is_out_of_space());
+        assert!(full.is_out_of_space() && full.needed() == 10);
         assert_eq!(full.to_string(), r#"disk full: "/x/y" needs 10 bytes more; free some room, it goes on by itself"#);
-        assert!(of(libc::EDQUOT).is_out_of_space());
+        assert!(of(libc::EDQUOT).is_out_of_space() && of(libc::EDQUOT).needed() == 0);
         assert!(matches!(of(libc::EROFS), StorageError::ReadOnly { .. }));
         assert!(matches!(of(libc::EACCES), StorageError::Denied { .. }));
         assert!(matches!(of(libc::ENOENT), StorageError::Missing { .. }));

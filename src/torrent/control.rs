@@ -14,8 +14,8 @@ use crate::peer::{Outgoing, PeerKey};
 use crate::policy::Source;
 use crate::storage::StorageError;
 
-/// How long to wait after a full disk.
-const FULL_DISK_RETRY: Duration = Duration::from_secs(5);
+/// How often to look whether a full disk has room.
+pub(super) const FULL_DISK_RETRY: Duration = Duration::from_secs(5);
 
 impl Owner {
     pub(super) fn handle_command(&mut self, command: Command) {
@@ -26,7 +26,7 @@ impl Owner {
             Command::Remove(data) => self.ended = Some(Ending::Remove(data)),
             Command::Pause => {
                 self.pause_wanted = true;
-                if matches!(self.phase, Phase::Running | Phase::Waiting(..) | Phase::CutOff(_)) {
+                if matches!(self.phase, Phase::Running | Phase::Waiting { .. } | Phase::CutOff(_)) {
                     self.halt();
                     self.set_phase(Phase::Paused);
                 } else {
@@ -148,8 +148,9 @@ impl Owner {
         let message: Arc<str> = error.to_string().into();
         log::error!("{}: {message}", self.shared.metainfo().name());
         if error.is_out_of_space() && self.context.is_some() {
-            if !matches!(self.phase, Phase::Waiting(..) | Phase::CutOff(_)) {
-                self.set_phase(Phase::Waiting(message, Instant::now() + FULL_DISK_RETRY));
+            if !matches!(self.phase, Phase::Waiting { .. } | Phase::CutOff(_)) {
+                let again = Instant::now() + FULL_DISK_RETRY;
+                self.set_phase(Phase::Waiting { why: message, needed: error.needed(), again });
             }
         } else if !matches!(self.phase, Phase::Failed(_)) {
             self.halt();

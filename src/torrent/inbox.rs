@@ -89,6 +89,8 @@ pub(crate) enum StoreFact {
     Recorded { synced: bool },
     /// What a file that becomes wanted needs has been done, or has failed.
     Prepared(FileIndex),
+    /// The disk that was full has room again.
+    Room,
     /// The files could not be opened or changed.
     Failed(StorageError),
 }

@@ -187,8 +187,12 @@ enum Phase {
     Checking(u32, u32),
     Running,
     Paused,
-    /// A disk is full: again at this time.
-    Waiting(Arc<str>, Instant),
+    /// A disk is full: whether so many bytes are free is looked at again at this time.
+    Waiting {
+        why: Arc<str>,
+        needed: u64,
+        again: Instant,
+    },
     /// What all sockets are bound to is gone: until it is back.
     CutOff(Arc<str>),
     Failed(Failure),
@@ -468,6 +472,11 @@ impl Owner {
             StoreFact::Recalled(_) => {}
             StoreFact::Recorded { synced } => self.recording &= !synced,
             StoreFact::Prepared(file) => self.prepared(file),
+            StoreFact::Room if matches!(self.phase, Phase::Waiting { .. }) => {
+                self.set_phase(Phase::Running);
+                self.refeed = true;
+            }
+            StoreFact::Room => {}
             StoreFact::Failed(error) => self.fail_or_wait(&error),
         }
     }

@@ -266,6 +266,8 @@ impl Owner {
             Fact::NotStored { piece, error } => {
                 if self.desk.remove(&piece) {
                     self.picker.give_back(piece.index().get());
+                    let bytes = self.shared.metainfo().layout().piece_len(piece.index());
+                    Traffic::add(&self.traffic.wasted, u64::from(bytes));
                 }
                 self.fail_or_wait(&error);
             }

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::control::FULL_DISK_RETRY;
 use super::dht::DhtPart;
 use super::handle::{PeerStats, Stats, Transport};
 use super::peers::Peer;
@@ -45,11 +46,13 @@ impl Owner {
                 self.settle();
             }
             Phase::Paused if self.part_at.take_if(|at| *at <= now).is_some() => self.part(),
-            Phase::Waiting(_, again) if now >= *again => {
-                self.set_phase(Phase::Running);
-                self.job(Job::Retry);
-                self.refeed = true;
-                self.settle();
+            // Not to be gone on with before: what is fetched for a disk that is full is fetched for nothing.
+            Phase::Waiting { needed, again, .. } if now >= *again => {
+                let needed = *needed;
+                if let Phase::Waiting { again, .. } = &mut self.phase {
+                    *again = now + FULL_DISK_RETRY;
+                }
+                self.job(Job::Retry { needed });
             }
             _ => {}
         }
@@ -79,8 +82,8 @@ impl Owner {
             Phase::Paused | Phase::Failed(_) => Activity::Paused,
             Phase::CutOff(_) => Activity::CutOff,
             Phase::Running if self.finished => Activity::Seeding,
-            Phase::Running | Phase::Waiting(..) if !self.peers.is_empty() => Activity::Connected,
-            Phase::Waiting(..) => Activity::DiskFull,
+            Phase::Running | Phase::Waiting { .. } if !self.peers.is_empty() => Activity::Connected,
+            Phase::Waiting { .. } => Activity::DiskFull,
             Phase::Running if !self.dialling.is_empty() => Activity::Dialling,
             Phase::Running if self.announcer.as_ref().is_some_and(announce::is_asked) => Activity::Tracker,
             Phase::Running => Activity::NoPeers,
@@ -148,7 +151,7 @@ impl Owner {
             Phase::Running if self.finished => State::Seeding,
             Phase::Running => State::Downloading,
             Phase::Paused => State::Paused,
-            Phase::Waiting(why, _) | Phase::CutOff(why) => State::Waiting(why.clone()),
+            Phase::Waiting { why, .. } | Phase::CutOff(why) => State::Waiting(why.clone()),
             Phase::Failed(failure) => State::Failed(failure.clone()),
         }
     }

@@ -46,8 +46,8 @@ pub(super) enum Job {
     Record(Record),
     /// Nothing arrived that would be recorded, but it may any moment.
     Alive,
-    /// Try again what there was no room for.
-    Retry,
+    /// Try again what there was no room for, if so many bytes are free.
+    Retry { needed: u64 },
     /// Remove the journal, and the files where that is wanted.
     Remove(Data),
 }
@@ -160,7 +160,7 @@ impl Store {
             }
             Job::Open { number, check, wanted } => self.open(number, check, wanted),
             Job::Want(file, wanted) => self.want(file, wanted),
-            Job::Retry => self.retry(),
+            Job::Retry { needed } => self.retry(needed),
             Job::Finish(file) => self.with(|storage| storage.finish_file(file)),
             Job::Record(record) => {
                 let result = self.record(&record);
@@ -200,8 +200,13 @@ impl Store {
         result
     }
 
-    /// Makes what there was no room for, as far as there is room now.
-    fn retry(&mut self) -> Result<(), StorageError> {
+    /// Makes what there was no room for, as far as there is room now, and says that there is some.
+    fn retry(&mut self, needed: u64) -> Result<(), StorageError> {
+        // Where the system does not say what is free, trying says it.
+        if self.storage.as_ref().is_some_and(|storage| storage.free_space().is_ok_and(|free| free < needed)) {
+            return Ok(());
+        }
+        self.tell(StoreFact::Room);
         let mut result = Ok(());
         for file in std::mem::take(&mut self.unmade) {
             result = self.want(file, true).and(result);

@@ -70,7 +70,7 @@ impl Owner {
     /// Finds work for a peer: urgent pieces first, then pieces that somebody left, then new ones, then what others work
     /// on. What others were asked for and do not send is looked for later, and by few.
     pub(super) fn feed(&mut self, key: PeerKey) {
-        if matches!(self.phase, Phase::Waiting(..))
+        if matches!(self.phase, Phase::Waiting { .. })
             && let Some(peer) = self.peers.get(&key)
         {
             peer.link.pipeline.lock().starve(Activity::DiskFull, Instant::now());
