@@ -89,7 +89,8 @@ pub fn table(explanation: &Explanation, stats: &Stats) -> String {
 /// What came in vain, where anything did.
 fn waste(wasted: u64, downloaded: u64) -> Option<String> {
     let part = 100.0 * wasted as f64 / downloaded.max(1) as f64;
-    (wasted > 0).then(|| format!("received in vain: {} ({part:.2} % of all), late, unasked or wrong", size(wasted)))
+    (wasted > 0)
+        .then(|| format!("received in vain: {} ({part:.2} % of all), late, unasked, wrong or not stored", size(wasted)))
 }
 
 /// The same for programs: seconds by activity.
@@ -126,6 +127,6 @@ mod tests {
     fn what_came_in_vain_is_told_where_anything_did() {
         assert_eq!(waste(0, 1 << 30), None);
         let told = waste(1 << 20, 1 << 30).unwrap();
-        assert_eq!(told, "received in vain: 1.0 MiB (0.10 % of all), late, unasked or wrong");
+        assert_eq!(told, "received in vain: 1.0 MiB (0.10 % of all), late, unasked, wrong or not stored");
     }
 }

@@ -78,6 +78,7 @@ the torrent, as `ropewalk show` prints it, below the folder:
   metadata      size, pieces, files: the metadata of a magnet link has come
   progress      once a second, and when the state changes:
                 state (metadata, opening, checking, downloading, seeding, waiting),
+                why it waits (a full disk),
                 wanted, done (verified), downloaded, uploaded, wasted (bytes),
                 down_rate, up_rate (bytes per second), eta (seconds or null),
                 pieces, pieces_total, peers, seeds, known, dht (nodes known, or

@@ -74,8 +74,8 @@ pub struct Network {
     /// [default: ropewalk in the user's folder for state]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// How verified pieces get into large files: written into the pages of the memory map, or copied through the map, which
-    /// takes the system more processor time; uploads are sent from the map either way
+    /// How verified pieces get into files of 640 KiB and more: written into the pages of the memory map, or copied through
+    /// the map, which takes the system more processor time; uploads are sent from the map either way
     #[arg(long, value_name = "WAY", value_enum, default_value = "write")]
     pub store_by: StoreBy,
 }

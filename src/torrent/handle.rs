@@ -110,7 +110,7 @@ pub struct Stats {
     pub downloaded_ever: u64,
     /// How often an optimistic unchoke was returned: what generosity brings in this swarm.
     pub reciprocity: Reciprocity,
-    /// Payload received that was late, unasked or wrong.
+    /// Payload received that was late, unasked or wrong, or for which a disk had no room.
     pub wasted: u64,
     /// Pieces that failed their hash.
     pub pieces_failed: u32,
