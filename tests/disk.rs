@@ -11,7 +11,7 @@ use rig::payload::Payload;
 use rig::process::PATIENCE;
 use rig::ropewalk::{Ropewalk, Said, seeder};
 use ropewalk::metainfo::{Content, Creation, NewFile};
-use ropewalk::{AddOptions, Config, Metainfo, Session};
+use ropewalk::{AddOptions, Config, Event, Metainfo, Priority, Session, State};
 
 const PIECE: u32 = 32 * 1024;
 
@@ -72,6 +72,34 @@ fn fill_up_under(payload: &Payload, disk: &Disk) {
     assert!(spent("disk-full") > 1.0 && spent("work") < 1.0, "{explanation}");
     assert!(explanation["mean_connected"].as_f64().unwrap() < 1.1, "{explanation}");
     payload.assert_in(disk.path());
+    session.shutdown();
+}
+
+#[test]
+fn a_file_that_there_is_no_room_for_holds_up_nothing_once_it_is_unwanted() {
+    let Some(disk) = Disk::new(16 << 20) else { return };
+    let payload = Payload::many(20_000_000, 100, PIECE);
+    let (session, _seed, addr) = seeder(&payload, Some(2_000_000));
+    let layout = payload.metainfo.layout();
+    let large = layout.file_indices().find(|&file| layout.file(file).len() == 20_000_000).unwrap();
+    let wanted = |file| if file == large { Priority::Skip } else { Priority::Normal };
+    let options = AddOptions {
+        peers: vec![addr],
+        priorities: layout.file_indices().map(wanted).collect(),
+        ..AddOptions::new(disk.path())
+    };
+    let mut config = Config::default();
+    config.dht.enabled = false;
+    config.listen.ports = 0..=0;
+    config.listen.bind = Some(std::net::IpAddr::from([127, 0, 0, 1]).into());
+    let getting = Session::new(config).unwrap();
+    let torrent = getting.add(payload.metainfo.clone(), options).unwrap();
+    let events = torrent.events();
+    torrent.set_priority(large, Priority::Normal).unwrap();
+    while !matches!(events.recv_timeout(PATIENCE).unwrap(), Event::State(State::Waiting(_))) {}
+    torrent.set_priority(large, Priority::Skip).unwrap();
+    assert_eq!(torrent.wait(PATIENCE), State::Seeding);
+    getting.shutdown();
     session.shutdown();
 }
 

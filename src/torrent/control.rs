@@ -150,7 +150,9 @@ impl Owner {
         if error.is_out_of_space() && self.context.is_some() {
             if !matches!(self.phase, Phase::Waiting { .. } | Phase::CutOff(_)) {
                 let again = Instant::now() + FULL_DISK_RETRY;
-                self.set_phase(Phase::Waiting { why: message, needed: error.needed(), again });
+                // Not a whole file: one that there is no room for may be unwanted again, and the others go on without it.
+                let piece = u64::from(self.shared.metainfo().layout().piece_length());
+                self.set_phase(Phase::Waiting { why: message, needed: error.needed().min(piece), again });
             }
         } else if !matches!(self.phase, Phase::Failed(_)) {
             self.halt();

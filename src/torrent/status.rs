@@ -26,7 +26,7 @@ impl Owner {
         self.hand_over_jobs();
         self.tell_dht();
         self.heed_outlet();
-        match &self.phase {
+        match &mut self.phase {
             Phase::Running => {
                 self.snub_stalled(now);
                 self.share_memory();
@@ -48,10 +48,8 @@ impl Owner {
             Phase::Paused if self.part_at.take_if(|at| *at <= now).is_some() => self.part(),
             // Not to be gone on with before: what is fetched for a disk that is full is fetched for nothing.
             Phase::Waiting { needed, again, .. } if now >= *again => {
+                *again = now + FULL_DISK_RETRY;
                 let needed = *needed;
-                if let Phase::Waiting { again, .. } = &mut self.phase {
-                    *again = now + FULL_DISK_RETRY;
-                }
                 self.job(Job::Retry { needed });
             }
             _ => {}
