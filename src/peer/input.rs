@@ -20,9 +20,11 @@ use crate::wire::message::PIECE_HEADER_LEN;
 
 /// The receive buffer: room for what stands between two blocks.
 const INPUT: usize = 1024;
-/// The most blocks that one call receives ahead. A peer that stops in the middle of what it was asked for keeps their
-/// buffers, 128 KiB, beside the memory for pieces in flight.
-const FRAMES: usize = 8;
+/// How many blocks one call receives ahead: at first and after anything else than a block, and at the most. A peer that
+/// stops in the middle of what it was asked for keeps their buffers, 512 KiB where it was quick, beside the memory for
+/// pieces in flight.
+const FEWEST_FRAMES: usize = 4;
+const MOST_FRAMES: usize = 32;
 
 /// The receiving end of a connection.
 pub(super) struct Input<R> {
@@ -40,6 +42,8 @@ pub(super) struct Input<R> {
     ahead: usize,
     /// How many blocks are expected.
     expected: usize,
+    /// How many blocks the next call may receive ahead: twice what the last one received.
+    reach: usize,
 }
 
 /// Room for a `piece` message.
@@ -52,7 +56,7 @@ impl<R: Read> Input<R> {
     /// `block_len` is the length that blocks usually have, at most 16 KiB.
     pub(super) fn new(stream: R, pool: Arc<BufferPool>, block_len: u32) -> Self {
         let (bytes, frames) = (vec![0; INPUT], VecDeque::new());
-        Self { stream, pool, block_len, bytes, start: 0, end: 0, frames, ahead: 0, expected: 0 }
+        Self { stream, pool, block_len, bytes, start: 0, end: 0, frames, ahead: 0, expected: 0, reach: FEWEST_FRAMES }
     }
 
     /// The same for a stream of which these bytes were received already.
@@ -125,6 +129,7 @@ impl<R: Read> Input<R> {
         if left == 0 {
             return;
         }
+        self.reach = FEWEST_FRAMES;
         self.bytes.clear();
         for part in self.frames.iter().flat_map(|frame| [&frame.header[..], frame.block.as_ref()]) {
             let n = left.min(part.len());
@@ -150,7 +155,7 @@ impl<R: Read> Input<R> {
     /// Reads once, where nothing is pending: into `rest`, and what comes after it into the frames. Says how much of `rest`
     /// is filled, or `None` at the end of the stream.
     pub(super) fn read_rest(&mut self, rest: &mut [u8]) -> io::Result<Option<usize>> {
-        let wanted = self.expected.min(FRAMES).max(usize::from(self.ahead > 0));
+        let wanted = self.expected.min(self.reach).max(usize::from(self.ahead > 0));
         self.frames.truncate(wanted);
         while self.frames.len() < wanted {
             self.frames.push_back(Frame { header: [0; PIECE_HEADER_LEN], block: self.pool.take(self.block_len) });
@@ -179,6 +184,8 @@ impl<R: Read> Input<R> {
             self.end = behind;
         } else {
             self.ahead += behind;
+            let received = behind.div_ceil(PIECE_HEADER_LEN + self.block_len as usize);
+            self.reach = (2 * received).clamp(FEWEST_FRAMES, MOST_FRAMES);
         }
         Ok(Some(n - behind))
     }

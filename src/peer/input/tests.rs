@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
 
-use super::{FRAMES, Input};
+use super::{FEWEST_FRAMES, Input, MOST_FRAMES};
 use crate::peer::BufferPool;
 use crate::wire::message::{Header, Limits, Message, PIECE_HEADER_LEN, peek};
 
@@ -108,12 +108,34 @@ fn block(number: u32) -> Said {
 }
 
 #[test]
-fn blocks_that_are_expected_are_received_by_one_call() {
-    let blocks: Vec<Said> = (0..FRAMES as u32).map(block).collect();
-    let (said, calls) = read_all(written(&blocks), vec![usize::MAX / 2], &[FRAMES]);
+fn blocks_that_are_expected_are_received_by_few_calls() {
+    // Each call receives twice as many as the one before.
+    let calls = [4, 8, 16, 32, 32];
+    let blocks: Vec<Said> = (0..calls.iter().sum()).map(block).collect();
+    let (said, count) = read_all(written(&blocks), vec![usize::MAX / 2], &[1000]);
     assert_eq!(said, blocks);
-    // The second call finds the end.
-    assert_eq!(calls, 2);
+    // The last call finds the end.
+    assert_eq!(count, calls.len() + 1);
+}
+
+#[test]
+fn a_slow_peer_holds_few_buffers() {
+    let len = PIECE_HEADER_LEN + BLOCK_LEN as usize;
+    let blocks: Vec<Said> = (0..120).map(block).collect();
+    let steps = [vec![usize::MAX / 2; 4], vec![len; 60]].concat();
+    let mut input = Input::new(Drip { bytes: written(&blocks), at: 0, steps, calls: 0 }, BufferPool::new(), BLOCK_LEN);
+    input.expect(1000);
+    let mut most = Vec::new();
+    while input.read_more().expect("it cannot fail") {
+        most.push(input.frames.len());
+        while input.head().len() >= PIECE_HEADER_LEN {
+            let (_, received) = input.take_block(BLOCK_LEN);
+            assert_eq!(received, BLOCK_LEN as usize);
+        }
+    }
+    assert_eq!(most[..4], [4, 8, 16, MOST_FRAMES]);
+    assert_eq!(most[4..6], [MOST_FRAMES, FEWEST_FRAMES]);
+    assert!(most[6..].iter().all(|&frames| frames == FEWEST_FRAMES), "{most:?}");
 }
 
 #[test]
@@ -123,7 +145,7 @@ fn buffers_are_held_only_for_what_is_expected() {
     let mut input = Input::new(Drip { bytes, at: 0, steps: vec![1], calls: 0 }, Arc::clone(&pool), BLOCK_LEN);
     input.expect(1000);
     assert!(input.read_more().expect("it cannot fail"));
-    assert_eq!(input.frames.len(), FRAMES);
+    assert_eq!(input.frames.len(), FEWEST_FRAMES);
     input.expect(0);
     assert!(input.read_more().expect("it cannot fail"));
     assert_eq!(input.frames.len(), 1, "what is begun is finished");
