@@ -55,17 +55,18 @@
 //! 2. The writer claims blocks as the request window allows and asks for them in one write. Several peers may hold the
 //!    same piece: large pieces, slow peers and the endgame are claims on one shared piece. Some of the peers that have
 //!    nothing else to do, the quickest, ask for what others are late with.
-//! 3. The reader receives each block straight into the buffer that it stays in, several by one call where several are
-//!    expected. First copy wins; others are cancelled.
+//! 3. The reader receives each block straight into the buffer that it stays in, up to 32 by one call where a quick peer is
+//!    expected to send as many. First copy wins; others are cancelled.
 //! 4. The last block sends the piece to the verify queue. A worker hashes it together with whatever else waits, or comes
 //!    within a moment. A wrong piece goes back, and whoever spoiled it is found by comparing block hashes once the piece
 //!    has passed.
 //! 5. A right piece goes to its offset in the mapped file, by one `pwritev(2)` of its blocks into the pages that the mapping
-//!    shows. (Small files, and those on file systems that cannot allocate, are written just so and never mapped; in memory
-//!    nothing is allocated before it is stored.) [`Storing::Map`] has it copied through the mapping instead: pages are populated first, so that a full disk is
-//!    an error and not a signal, and let go afterwards, so that memory stays flat. Those page faults were measured to cost
-//!    the kernel one and a half times what a write does in memory (tmpfs), and five times on ext4. The store thread writes
-//!    to the disk what piles up, and workers wait a moment for a disk that is far behind.
+//!    shows. The kernel lets one thread at a time write to a file and has the others spin, so the workers take turns. (Small
+//!    files, and those on file systems that cannot allocate, are written just so and never mapped; in memory nothing is
+//!    allocated before it is stored.) [`Storing::Map`] has it copied through the mapping instead: pages are populated first,
+//!    so that a full disk is an error and not a signal, and let go afterwards, so that memory stays flat. Those page faults
+//!    were measured to cost the kernel one and a half times what a write does in memory (tmpfs), and five times on ext4. The
+//!    store thread writes to the disk what piles up, and workers wait a moment for a disk that is far behind.
 //! 6. A peer that dies, chokes or stalls gives its claims back; blocks that arrived stay.
 //!
 //! Peers name other peers (peer exchange, [`PeerConfig::exchange`]). What they name is hearsay: it waits in a bounded queue of

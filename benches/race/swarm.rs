@@ -185,7 +185,8 @@ for addr in addrs:
         "in_enc_policy": 1, "out_enc_policy": 1, "send_buffer_watermark": 3145728, "aio_threads": 2})
     p = lt.load_torrent_file(torrent)
     p.save_path, p.trackers = save, []
-    p.flags |= lt.torrent_flags.seed_mode
+    # As after a restart. In seed mode it would hash each piece when it is first asked for, in the middle of the race.
+    p.have_pieces = [True] * p.ti.num_pieces()
     p.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
     h = s.add_torrent(p)
     h.replace_trackers([])
