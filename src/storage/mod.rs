@@ -111,8 +111,6 @@ pub(crate) struct Storage {
     changed: Mutex<Changed>,
     /// What is not on the disk yet.
     writeback: Writeback,
-    /// See [`Storage::turn`].
-    turn: Mutex<()>,
     ledger: Arc<Ledger>,
 }
 
@@ -204,7 +202,6 @@ impl Storage {
             maps: Mutex::new(Recent::new(MOST_MAPS)),
             changed: Mutex::new(Changed { stamps: stamps.clone(), ..Changed::default() }),
             writeback: Writeback::default(),
-            turn: Mutex::default(),
             ledger: Arc::default(),
             parts: Mutex::new(parts),
             found: stamps,
@@ -234,7 +231,6 @@ impl Storage {
             maps: Mutex::new(Recent::new(1)),
             changed: Mutex::default(),
             writeback: Writeback::default(),
-            turn: Mutex::default(),
             ledger: Arc::default(),
             parts: Mutex::new(Parts::new(root, "", true)),
             found: Stamps { files: vec![None; layout.files().len()], parts: None },

@@ -9,8 +9,6 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::MutexGuard;
-
 use super::map::Map;
 use super::{Access, Lent, Place, Storage, StorageError, VerifiedPiece, Way};
 use crate::metainfo::{Block, FileIndex, Segment};
@@ -34,12 +32,6 @@ impl Storage {
             self.write_segment(segment, &mut bytes)?;
         }
         Ok(())
-    }
-
-    /// The turn to store several pieces, for who stores by system calls: the kernel lets one at a time write to a file and
-    /// the others spin until then, time in which somebody else could work. Nothing else waits for it.
-    pub(crate) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
-        (self.way != Way::Mapped).then(|| self.turn.lock())
     }
 
     /// Reads a block by pread into `buf`, which must have its length. For hashing, readers, encrypted uploads.

@@ -118,20 +118,13 @@ fn verify(backend: Backend, pieces: impl Iterator<Item = FullPiece>) {
     // They were hashed side by side, each for a share of the time.
     let hashing = last.elapsed() / taken.len().max(1) as u32;
     last += hashing * taken.len() as u32;
-    let mut rest = results.into_iter().zip(&taken).peekable();
-    while let Some((_, (next, _))) = rest.peek() {
-        let context = Arc::clone(&next.context);
-        let storage = context.storage();
-        let _turn = storage.turn();
-        while let Some((result, (full, senders))) = rest.next_if(|(_, (full, _))| Arc::ptr_eq(&full.context, &context))
-        {
-            let fact = settle(backend, full, senders, result);
-            let now = Instant::now();
-            context.workers.add(Activity::Hashing, hashing);
-            context.workers.add(Activity::Storing, now.saturating_duration_since(last));
-            last = now;
-            (context.facts)(fact);
-        }
+    for (result, (full, senders)) in results.into_iter().zip(&taken) {
+        let fact = settle(backend, full, senders, result);
+        let now = Instant::now();
+        full.context.workers.add(Activity::Hashing, hashing);
+        full.context.workers.add(Activity::Storing, now.saturating_duration_since(last));
+        last = now;
+        (full.context.facts)(fact);
     }
 }
 
