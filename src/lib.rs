@@ -61,9 +61,8 @@
 //!    within a moment. A wrong piece goes back, and whoever spoiled it is found by comparing block hashes once the piece
 //!    has passed.
 //! 5. A right piece goes to its offset in the mapped file, by one `pwritev(2)` of its blocks into the pages that the mapping
-//!    shows. The kernel lets one thread at a time write to a file and has the others spin, so the workers take turns. (Small
-//!    files, and those on file systems that cannot allocate, are written just so and never mapped; in memory nothing is
-//!    allocated before it is stored.) [`Storing::Map`] has it copied through the mapping instead: pages are populated first,
+//!    shows. (Small files, and those on file systems that cannot allocate, are written just so and never mapped; in memory
+//!    nothing is allocated before it is stored.) [`Storing::Map`] has it copied through the mapping instead: pages are populated first,
 //!    so that a full disk is an error and not a signal, and let go afterwards, so that memory stays flat. Those page faults
 //!    were measured to cost the kernel one and a half times what a write does in memory (tmpfs), and five times on ext4. The
 //!    store thread writes to the disk what piles up, and workers wait a moment for a disk that is far behind.

@@ -20,10 +20,10 @@ use crate::wire::message::PIECE_HEADER_LEN;
 
 /// The receive buffer: room for what stands between two blocks.
 const INPUT: usize = 1024;
-/// How many blocks one call receives ahead: at first and after anything else than a block, and at the most. A peer that
-/// stops in the middle of what it was asked for keeps their buffers, 512 KiB where it was quick, beside the memory for
-/// pieces in flight.
+/// How many blocks one call receives ahead at the least.
 const FEWEST_FRAMES: usize = 4;
+/// The same at the most. A peer that stops in the middle of what it was asked for, after it had sent so much at once, keeps
+/// their buffers, 512 KiB, beside the memory for pieces in flight.
 const MOST_FRAMES: usize = 32;
 
 /// The receiving end of a connection.
@@ -42,7 +42,8 @@ pub(super) struct Input<R> {
     ahead: usize,
     /// How many blocks are expected.
     expected: usize,
-    /// How many blocks the next call may receive ahead: twice what the last one received.
+    /// How many blocks the next call may receive ahead: twice what the last one received, within bounds; the fewest after
+    /// anything else than a block.
     reach: usize,
 }
 
@@ -163,9 +164,10 @@ impl<R: Read> Input<R> {
         let of_rest = rest.len();
         let mut parts = Vec::with_capacity(2 + 2 * wanted);
         parts.push(IoSliceMut::new(rest));
+        self.make_room(0);
         if wanted == 0 {
             // Whatever comes instead is short.
-            self.make_room(0);
+            self.reach = FEWEST_FRAMES;
             parts.push(IoSliceMut::new(&mut self.bytes));
         }
         let frames = self.frames.iter_mut().flat_map(|frame| [&mut frame.header[..], frame.block.as_mut()]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
 
-use super::{FEWEST_FRAMES, Input, MOST_FRAMES};
+use super::{FEWEST_FRAMES, INPUT, Input, MOST_FRAMES};
 use crate::peer::BufferPool;
 use crate::wire::message::{Header, Limits, Message, PIECE_HEADER_LEN, peek};
 
@@ -109,7 +109,7 @@ fn block(number: u32) -> Said {
 
 #[test]
 fn blocks_that_are_expected_are_received_by_few_calls() {
-    // Each call receives twice as many as the one before.
+    // Each call receives twice as many as the one before, up to the most.
     let calls = [4, 8, 16, 32, 32];
     let blocks: Vec<Said> = (0..calls.iter().sum()).map(block).collect();
     let (said, count) = read_all(written(&blocks), vec![usize::MAX / 2], &[1000]);
@@ -139,6 +139,29 @@ fn a_slow_peer_holds_few_buffers() {
 }
 
 #[test]
+fn after_anything_else_than_a_block_little_is_held() {
+    // Three calls receive 28 blocks, the next one all the rest.
+    let said: Vec<Said> = (0..28).map(block).chain([Said::Have(3)]).chain((0..10).map(block)).collect();
+    let bytes = written(&said);
+    let mut input =
+        Input::new(Drip { bytes, at: 0, steps: vec![usize::MAX / 2], calls: 0 }, BufferPool::new(), BLOCK_LEN);
+    input.expect(1000);
+    loop {
+        match peek(input.head(), &Limits::for_pieces(8)).expect("it is well formed") {
+            Header::Piece { len, .. } => drop(input.take_block(len)),
+            Header::Message { len } => {
+                assert_eq!(input.frames.len(), MOST_FRAMES);
+                input.put_in_order();
+                input.take(4 + len);
+            }
+            _ if !input.read_more().expect("it cannot fail") => break,
+            _ => {}
+        }
+    }
+    assert_eq!((input.frames.len(), input.bytes.len()), (FEWEST_FRAMES, INPUT));
+}
+
+#[test]
 fn buffers_are_held_only_for_what_is_expected() {
     let pool = BufferPool::new();
     let bytes = written(&[Said::Nothing]);
@@ -163,8 +186,8 @@ proptest! {
     #[test]
     fn whatever_comes_between_blocks_and_however_it_is_cut_nothing_is_lost(
         said in proptest::collection::vec(message(), 0..60),
-        steps in proptest::collection::vec(1usize..400, 1..8),
-        expect in proptest::collection::vec(0usize..12, 1..5),
+        steps in proptest::collection::vec(prop_oneof![1usize..400, 400usize..4000], 1..8),
+        expect in proptest::collection::vec(0usize..48, 1..5),
     ) {
         let (read, _) = read_all(written(&said), steps, &expect);
         prop_assert_eq!(read, said);
