@@ -198,7 +198,7 @@ impl Looker {
         // After the numbers: whatever they count was told before.
         while let Ok(event) = self.events.try_recv() {
             // At the end all connections end, which tells nothing of any.
-            if stats.state != State::Stopped || !matches!(event, Event::PeerGone { .. }) {
+            if !(matches!(event, Event::PeerGone { .. }) && self.torrent.is_ending()) {
                 self.take(at, event);
             }
         }

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -342,6 +343,11 @@ impl Torrent {
     /// What it is doing.
     pub fn state(&self) -> State {
         self.shared.snapshot().stats.state.clone()
+    }
+
+    /// Whether its end has begun: all its connections end, trackers are told, and [`State::Stopped`] follows.
+    pub fn is_ending(&self) -> bool {
+        self.shared.stopping.load(Ordering::Relaxed)
     }
 
     /// Its connected peers as they are now; none once it has ended. Waits for the torrent's owner, who waits for nobody: a
