@@ -62,10 +62,11 @@
 //!    has passed.
 //! 5. A right piece goes to its offset in the mapped file, by one `pwritev(2)` of its blocks into the pages that the mapping
 //!    shows. (Small files, and those on file systems that cannot allocate, are written just so and never mapped; in memory
-//!    nothing is allocated before it is stored.) [`Storing::Map`] has it copied through the mapping instead: pages are populated first,
-//!    so that a full disk is an error and not a signal, and let go afterwards, so that memory stays flat. Those page faults
-//!    were measured to cost the kernel one and a half times what a write does in memory (tmpfs), and five times on ext4. The
-//!    store thread writes to the disk what piles up, and workers wait a moment for a disk that is far behind.
+//!    nothing is allocated before it is stored.) [`Storing::Map`] has it copied through the mapping instead: pages are
+//!    populated first, so that a full disk is an error and not a signal, and let go afterwards, so that memory stays flat.
+//!    Those page faults were measured to cost the kernel one and a half times what a write does in memory (tmpfs), and five
+//!    times on ext4. The store thread writes to the disk what piles up, and workers wait a moment for a disk that is far
+//!    behind.
 //! 6. A peer that dies, chokes or stalls gives its claims back; blocks that arrived stay.
 //!
 //! Peers name other peers (peer exchange, [`PeerConfig::exchange`]). What they name is hearsay: it waits in a bounded queue of
