@@ -31,7 +31,8 @@ macro_rules! meanings {
   3  stopped by Ctrl-C (or SIGTERM) before it was done
   4  nothing to connect to: no tracker and no peer, or none within --timeout,
      or no metadata of a magnet link within it (5 minutes where it is not given)
-  5  disk: full, no permission, another error of reading or writing
+  5  disk: full, no permission, in use by another ropewalk, another error of
+     reading or writing
   6  bad input: not a torrent, or one that cannot be fetched or used"
     };
 }

@@ -40,6 +40,15 @@ pub enum StorageError {
         /// How much was to be written, in bytes.
         needed: u64,
     },
+    /// Somebody else downloads the same torrent with the same journal: each would undo what the other records.
+    #[error(
+        "{path:?} is locked: another ropewalk is at work on this torrent there; wait until it ends, or choose another \
+         folder"
+    )]
+    InUse {
+        /// What stands beside the journal to be locked.
+        path: PathBuf,
+    },
     /// The file system is mounted read-only.
     #[error("{path:?} is on a read-only file system; choose another folder, or mount it writable")]
     ReadOnly {

@@ -9,6 +9,7 @@
 //! - [`parts`]: bytes of skipped files that wanted pieces brought along.
 //! - [`lent`]: bytes on their way to a socket.
 //! - [`writeback`]: the way of stored bytes to the disk.
+//! - [`lock`]: one at a time.
 //! - [`resume`]: the journal that makes a restart quick.
 //! - [`check`]: hashing what is there, with every core.
 //!
@@ -23,6 +24,7 @@ pub(crate) mod check;
 mod error;
 mod files;
 mod lent;
+pub(crate) mod lock;
 mod map;
 mod parts;
 pub(crate) mod resume;

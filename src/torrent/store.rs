@@ -20,6 +20,7 @@ use crate::config::{AddOptions, Check, Priority, Start, Storing};
 use crate::crew::NoThread;
 use crate::hash::Hashing;
 use crate::metainfo::{FileIndex, Metainfo};
+use crate::storage::lock::{Lock, LockError};
 use crate::storage::resume::{self, Journal, Trust, touch, without_journal};
 use crate::storage::{Options, Storage, StorageError, Way, check};
 
@@ -89,6 +90,8 @@ struct Store {
     looking: bool,
     storage: Option<Arc<Storage>>,
     journal: Option<Journal>,
+    /// Keeps others from the journal, where it can be had.
+    lock: Option<Lock>,
     /// Wanted files that there was no room for.
     unmade: Vec<FileIndex>,
 }
@@ -114,6 +117,7 @@ pub(super) fn start(
         looking: options.start == Start::Looking,
         storage: None,
         journal: None,
+        lock: None,
         unmade: Vec::new(),
     };
     resources.crew.spawn(format!("store-{hash8}"), STACK, move || store.run(&queue))?;
@@ -140,6 +144,7 @@ impl Store {
                 recv(due) -> _ => self.storage.iter().for_each(|storage| storage.write_back()),
             }
         }
+        self.unlock();
         // The owner has let go of us, and the files are as they will stay: this is the end of the torrent.
         self.shared.publish_state(State::Stopped);
         self.shared.tell(&Event::State(State::Stopped));
@@ -248,9 +253,34 @@ impl Store {
         self.folder.join(self.name() + ".resume")
     }
 
+    /// Makes sure that nobody else writes this journal. Where a folder cannot be written, or knows no locks, nobody is kept
+    /// out: what follows says whether that matters.
+    fn lock(&mut self) -> Result<(), StorageError> {
+        if self.read_only || self.lock.is_some() {
+            return Ok(());
+        }
+        let path = self.folder.join(self.name() + ".lock");
+        let lock = std::fs::create_dir_all(&self.folder).map_err(LockError::from).and_then(|()| Lock::take(&path));
+        match lock {
+            Ok(lock) => self.lock = Some(lock),
+            Err(LockError::Held) => return Err(StorageError::InUse { path }),
+            Err(LockError::Io(error)) => log::debug!("{}: not locked: {error}", path.display()),
+        }
+        Ok(())
+    }
+
+    fn unlock(&mut self) {
+        if let Some(lock) = self.lock.take() {
+            lock.remove();
+            // Only where it is empty: nothing came of it.
+            std::fs::remove_dir(&self.folder).ok();
+        }
+    }
+
     fn open(&mut self, opening: u32, how: Check, wanted: Vec<bool>) -> Result<(), StorageError> {
         // A second opening looks at the files anew.
         self.storage = None;
+        self.lock()?;
         let layout = Arc::clone(self.shared.metainfo().layout());
         let options = Options {
             state_dir: self.folder.clone(),
@@ -374,6 +404,7 @@ impl Store {
             }
         }
         let result = self.with(Storage::remove_files);
+        self.unlock();
         // Only where it is empty.
         std::fs::remove_dir(&self.folder).ok();
         result

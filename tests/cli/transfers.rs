@@ -175,6 +175,19 @@ fn a_folder_that_cannot_be_one_is_code_5() {
 }
 
 #[test]
+fn a_second_download_into_the_same_folder_is_code_5_and_leaves_the_first_alone() {
+    let folder = album();
+    let (_seeder, addr) = Running::seeder(folder.path(), &["--limit-up", "2MB"]);
+    let get = ["get", "album.torrent", "-o", "out", "--peer", &addr, "--port", "0"];
+    let mut first = Running::start(folder.path(), &get);
+    first.wait_for(|event| event["event"] == "progress" && event["state"] == "downloading");
+    fails(folder.path(), &get, 5, "another ropewalk is at work on this torrent there; wait until it ends");
+    let (code, events) = first.ended();
+    assert_eq!((code, &event(&events, "summary")["result"]), (Some(0), &"done".into()));
+    same_album(folder.path(), &folder.path().join("out"));
+}
+
+#[test]
 fn seed_after_get_may_stand_before_the_source() {
     let folder = album();
     let (_seeder, addr) = Running::seeder(folder.path(), &[]);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ropewalk::metainfo::FileIndex;
-use ropewalk::{Check, Config, Data, Event, Priority, State, Storing};
+use ropewalk::{AddOptions, Check, Config, Data, Event, Priority, Session, State, Storing};
 
 use crate::support::payload::Payload;
 use crate::support::{Client, PATIENCE, await_event, await_that, config};
@@ -285,4 +285,40 @@ fn a_folder_in_the_way_of_a_file_is_a_clear_failure() {
     std::fs::remove_dir(client.path().join("in-the-way")).unwrap();
     client.torrent.resume().unwrap();
     await_that("opened", &client.torrent, || client.torrent.state() == State::Downloading);
+}
+
+#[test]
+fn one_session_at_a_time_downloads_into_a_folder() {
+    let payload = Payload::file("shared", 1_000_000, 16384);
+    let seeder = Client::seeding(&payload);
+    let first = Client::leeching(&payload, &[]);
+    await_that("opened", &first.torrent, || first.torrent.state() == State::Downloading);
+    let session = Session::new(config()).unwrap();
+    let second = session.add(payload.metainfo.clone(), AddOptions::new(first.path())).unwrap();
+    let State::Failed(failure) = second.wait(PATIENCE) else { panic!("{:?}", second.state()) };
+    assert!(failure.disk && failure.message.contains("another ropewalk"), "{failure:?}");
+    // Whoever only reads is in nobody's way.
+    let options = AddOptions { check: Check::ReadOnly, ..AddOptions::new(first.path()) };
+    let reads = Session::new(config()).unwrap();
+    let reading = reads.add(payload.metainfo.clone(), options).unwrap();
+    await_that("read", &reading, || reading.state() == State::Downloading);
+
+    first.torrent.add_peer(seeder.addr()).unwrap();
+    first.finishes(&payload);
+    let dir = first.stop();
+    second.resume().unwrap();
+    assert_eq!(second.wait(PATIENCE), State::Seeding, "the first one's journal is there for it");
+    assert_eq!(second.stats().downloaded, 0);
+    session.shutdown();
+    let left = std::fs::read_dir(dir.path().join(".ropewalk")).unwrap();
+    assert!(left.flatten().all(|entry| entry.path().extension().is_some_and(|of| of == "resume")));
+}
+
+#[test]
+fn where_nothing_can_begin_no_folder_for_a_journal_is_left() {
+    let payload = Payload::file("in-the-way", 100_000, 16384);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("in-the-way")).unwrap();
+    let dir = Client::start(&payload, dir, config(), |_| ()).stop();
+    assert!(!dir.path().join(".ropewalk").exists());
 }

@@ -1,22 +1,20 @@
 //! The file that the memory's content is kept in: one tracker's at a time, and replaced as a whole or not at all. What is in
 //! it is [`state`](super::state)'s business.
 
-use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::state::StateError;
+use crate::storage::lock::{Lock, LockError};
 
 /// A file of which this tracker is the only user.
 #[derive(Debug)]
 pub(super) struct StateFile {
     /// Where it is, whatever links lead there: the lock is beside it, and it is not the link that is replaced.
     path: PathBuf,
-    /// Locked for as long as it is open, which is no longer than the process lives, however it ends.
-    _lock: File,
-    /// Whether the lock's file was not there before, and is to go again.
-    made_lock: bool,
+    /// Beside it. Always there, until this is dropped.
+    lock: Option<Lock>,
 }
 
 impl StateFile {
@@ -29,22 +27,10 @@ impl StateFile {
         }
         // Beside it, as the file itself becomes another one each time that it is written.
         let beside = beside(&real, "lock");
-        loop {
-            let made = OpenOptions::new().create_new(true).write(true).open(&beside);
-            let (lock, made_lock) = match made {
-                Ok(lock) => (lock, true),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    (OpenOptions::new().create(true).truncate(false).write(true).open(&beside).map_err(failed)?, false)
-                }
-                Err(error) => return Err(failed(error)),
-            };
-            match lock.try_lock() {
-                // Else whoever had it has removed it meanwhile: it would keep nobody out.
-                Ok(()) if is_at(&lock, &beside) => return Ok(Self { path: real, _lock: lock, made_lock }),
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(StateError::InUse(path.into())),
-                Err(TryLockError::Error(source)) => return Err(failed(source)),
-            }
+        match Lock::take(&beside) {
+            Ok(lock) => Ok(Self { path: real, lock: Some(lock) }),
+            Err(LockError::Held) => Err(StateError::InUse(path.into())),
+            Err(LockError::Io(source)) => Err(failed(source)),
         }
     }
 
@@ -78,19 +64,10 @@ impl StateFile {
 
 impl Drop for StateFile {
     fn drop(&mut self) {
-        if self.made_lock {
-            // While it is still locked, so that it is nobody else's. What is left behind does no harm.
-            let _ = fs::remove_file(beside(&self.path, "lock"));
+        // One that was there before is somebody else's to remove.
+        if let Some(lock) = self.lock.take_if(|lock| lock.is_new()) {
+            lock.remove();
         }
-    }
-}
-
-/// Whether an open file is the one at this path.
-fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(open), Ok(there)) => identity(open) == identity(there),
-        _ => false,
     }
 }
 
