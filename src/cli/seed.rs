@@ -13,7 +13,7 @@ use super::select::numbered;
 use super::signal::Stop;
 use super::source;
 use super::watch::{Job, Patience, Watch};
-use super::words::{Until, count, shown, until};
+use super::words::{Until, shown, until};
 
 /// Missing files that are named.
 const NAMED: usize = 10;
@@ -40,7 +40,7 @@ Exit codes:
   1  another error
   2  wrong usage
   3  stopped while the files were checked
-  5  disk: no permission, another error of reading
+  5  disk: no permission, in use by another ropewalk, another error of reading
   6  bad input: not a torrent, or one that cannot be fetched or used
   7  the files are not what the torrent says";
 
@@ -133,8 +133,9 @@ fn look(metainfo: &Metainfo, data: &Path) -> anyhow::Result<()> {
     } else {
         "`ropewalk get` repairs them, once any that is too long is moved away, and with --files and --seed seeds a part"
     };
-    let all = count(numbered(layout).count(), "file", "files");
-    let text = format!("{} of the {all} of {} cannot be seeded; {next}", wrong.len(), metainfo.name());
+    let all = numbered(layout).count();
+    let which = if all == 1 { "the file".to_owned() } else { format!("{} of the {all} files", wrong.len()) };
+    let text = format!("{which} of {} cannot be seeded; {next}", metainfo.name());
     let more = wrong.len().saturating_sub(NAMED);
     wrong.truncate(NAMED);
     let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };

@@ -1,16 +1,16 @@
 //! Torrents of a session, followed to their end: progress for people and programs, and when it is enough.
 //!
 //! It owns the loop that looks a few dozen times a second at what the torrents' owners publish. It looks instead of
-//! listening to events because that costs the same at any speed. What is said is put into words by [`people`] and into
-//! fields by [`programs`]; [`stamps`] notices that what is seeded is another thing by now.
+//! listening to events because that costs the same at any speed. [`telling`] says what there is to say, in the words of
+//! [`people`] and the fields of [`programs`]; [`stamps`] notices that what is seeded is another thing by now.
 
 mod job;
 mod people;
 mod programs;
 mod stamps;
+mod telling;
 
 use std::io;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use console::measure_text_width;
@@ -18,18 +18,17 @@ use crossbeam_channel::Receiver;
 use indicatif::ProgressBar;
 #[cfg(feature = "upnp")]
 use ropewalk::Session;
-use ropewalk::{Data, DhtState, Event, State, Stats};
-use serde_json::json;
+use ropewalk::{DhtState, Event, State, Stats};
 
 use super::exit::{Code, code_of, io_text, text_of};
-use super::explain::{self, Explain};
+use super::explain::Explain;
 use super::json::Json;
 #[cfg(feature = "upnp")]
 use super::outside::Outside;
-use super::screen::{DRAW, EVENT, LINE, NAME, Screen, say, search, show};
+use super::screen::{NAME, Screen};
 use super::select::{numbered, priorities};
 use super::signal::Stop;
-use super::words::{Until, count, in_columns, part, percent, rate, shown, size, time};
+use super::words::{Until, count, in_columns, part, percent, size, time};
 pub use job::{Job, Late, Patience, Pipe};
 pub use people::{NO_SOURCE, NO_SOURCE_OF_MAGNET, why_alone};
 use programs::{numbers, what_it_is, with_id};
@@ -102,6 +101,8 @@ struct Row {
     /// What it was doing when last looked at.
     doing: &'static str,
     told: Instant,
+    /// The last line of progress.
+    said: String,
     /// It was let loose after its files were looked at.
     resumed: bool,
     /// When it was.
@@ -133,6 +134,7 @@ impl Row {
             job,
             doing: "",
             told: now,
+            said: String::new(),
             resumed: false,
             began: now,
             checked: false,
@@ -344,167 +346,5 @@ impl Row {
             self.say_done(stats, watch)?;
         }
         self.end(Code::Done, None, stats, watch)
-    }
-
-    /// Everything wanted is there.
-    fn say_done(&self, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
-        let path = self.path();
-        let folder = self.job.torrent.dir().to_string_lossy();
-        let fields = json!({ "folder": folder, "downloaded": stats.downloaded });
-        watch.json.event("finished", with_id(&self.job.torrent, fields));
-        if watch.json.is_wanted() {
-            return Ok(());
-        }
-        let took = self.began.elapsed();
-        let how = match stats.downloaded {
-            0 if self.checked => "all there already, every byte checked".to_owned(),
-            0 => "complete already".to_owned(),
-            bytes => {
-                let speed = (bytes as f64 / took.as_secs_f64().max(0.001)) as u64;
-                let wasted = match stats.wasted {
-                    0 => String::new(),
-                    // Received twice, or in a piece that was wrong.
-                    of => format!(", {} wasted, {:.1} %", size(of), of as f64 * 100.0 / bytes as f64),
-                };
-                format!("{} in {}, {}{wasted}", size(bytes), time(took), rate(speed))
-            }
-        };
-        watch.screen.print(&format!("done: {} ({how})", shown(&path)))?;
-        Ok(())
-    }
-
-    fn say_seeding(&self, watch: &Watch<'_>) {
-        let until = match self.job.seed {
-            Some(Until::Ratio(ratio)) => format!("until {ratio} times its size is sent"),
-            Some(Until::Time(long)) => format!("for {}", time(long)),
-            Some(Until::Forever) => "until Ctrl-C".to_owned(),
-            None => return,
-        };
-        watch.json.event("seeding", with_id(&self.job.torrent, json!({})));
-        if !watch.json.is_wanted() {
-            watch.screen.note(&format!("seeding {} {until}", self.job.torrent.name()));
-        }
-    }
-
-    fn end(&mut self, code: Code, why: Option<&str>, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
-        self.outcome = Some(code);
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
-        for cancel in self.job.pipe.iter().flat_map(|pipe| &pipe.cancels) {
-            cancel.cancel();
-        }
-        let name = self.job.torrent.name();
-        self.pass_events(watch);
-        let explanation = self.explain.take().map(|mut explain| {
-            explain.clear();
-            self.job.torrent.explain()
-        });
-        let mut summary = json!({
-            "result": code.name(), "code": code as u8, "error": why, "folder": self.job.torrent.dir().to_string_lossy(),
-            "wanted": stats.wanted, "done": stats.done, "downloaded": stats.downloaded,
-            "uploaded": stats.uploaded, "wasted": stats.wasted, "seconds": self.began.elapsed().as_secs_f64(),
-            "refused": programs::refused(stats), "missed": programs::missed(stats),
-        });
-        if let Some(explanation) = &explanation {
-            summary["explanation"] = explain::numbers(explanation);
-        }
-        watch.json.event("summary", with_id(&self.job.torrent, summary));
-        let of = stats.refused;
-        let all = of.blocked + of.unreachable + of.banned + stats.blocked_callers;
-        if all > 0 {
-            log::info!(
-                "{name}: refused {} blocked, {} unreachable and {} banned addresses of peers, and {} blocked callers",
-                of.blocked,
-                of.unreachable,
-                of.banned,
-                stats.blocked_callers
-            );
-        }
-        match (code, why) {
-            (Code::Stopped, Some(why)) => watch.screen.note(&format!("{name}: {why}")),
-            (_, Some(why)) => watch.screen.error(&format!("{name}: {why}")),
-            (_, None) if self.complete_since.is_some() && !watch.json.is_wanted() => {
-                let ratio = stats.uploaded_ever as f64 / stats.wanted.max(1) as f64;
-                watch.screen.note(&format!("{name}: sent {} (ratio {ratio:.2} in all)", size(stats.uploaded)));
-            }
-            _ => {}
-        }
-        if let Some(explanation) = explanation.filter(|_| !watch.json.is_wanted()) {
-            let table = explain::table(&explanation, stats);
-            // With a pipe, stdout is for the content alone.
-            if self.job.pipe.is_some() { watch.screen.note(&table) } else { watch.screen.print(&table)? }
-        }
-        // The others go on.
-        self.job.torrent.remove(Data::Keep).ok();
-        Ok(())
-    }
-
-    /// Draws the bar, prints a line or tells a program, where it is time.
-    fn tell(&mut self, stats: &Stats, now: Instant, watch: &Watch<'_>) {
-        let doing = programs::doing(&stats.state);
-        let changed = doing != self.doing;
-        if changed && self.searching && !watch.screen.is_live() && !watch.json.is_wanted() {
-            watch.screen.note(&format!("{}: looking for its metadata", self.job.torrent.name()));
-        }
-        let every = match () {
-            () if watch.screen.is_live() => DRAW,
-            () if watch.json.is_wanted() => EVENT,
-            () => LINE,
-        };
-        if changed && let State::Waiting(why) = &stats.state {
-            watch.screen.warn(&format!("{}: {why}", self.job.torrent.name()));
-        }
-        // A program hears of every change, and of progress whether there is a bar or not.
-        if watch.json.is_wanted() && (changed || now - self.told >= EVENT) {
-            watch.json.event("progress", with_id(&self.job.torrent, programs::progress(stats, doing)));
-        }
-        if !changed && now - self.told < every {
-            return;
-        }
-        let is_first = std::mem::replace(&mut self.doing, doing).is_empty();
-        if let Some(bar) = &self.bar {
-            match stats.state {
-                // It is not yet known who is asked.
-                State::Metadata { .. } if is_first => search(bar, "looking for metadata"),
-                State::Metadata { .. } => search(bar, &people::text(&self.job.torrent, stats)),
-                State::Checking { done, total } => {
-                    show(bar, done.into(), total.into(), &[people::text(&self.job.torrent, stats)])
-                }
-                State::Downloading if stats.peers > 0 => show(bar, stats.done, stats.wanted, &people::fields(stats)),
-                _ => say(bar, &people::text(&self.job.torrent, stats)),
-            }
-            if let Some(explain) = &mut self.explain {
-                explain.draw(&self.job.torrent, now);
-            }
-        } else if !watch.json.is_wanted() && (self.resumed || self.checked || self.searching) {
-            // The first moments of anything have nothing to tell.
-            if !changed {
-                watch.screen.note(&format!(
-                    "{}: {}",
-                    self.job.torrent.name(),
-                    people::text(&self.job.torrent, stats).trim_start()
-                ));
-                if let Some(explain) = &mut self.explain {
-                    let line = explain.line(&self.job.torrent, now);
-                    watch.screen.note(&format!("{}: {line}", self.job.torrent.name()));
-                }
-            }
-        }
-        self.told = now;
-    }
-
-    /// Where the content is.
-    fn path(&self) -> PathBuf {
-        self.job.torrent.dir().join(self.job.torrent.name())
-    }
-
-    /// Passes what happened on to a program.
-    fn pass_events(&self, watch: &Watch<'_>) {
-        let Some(events) = &self.events else { return };
-        let torrent = &self.job.torrent;
-        for (name, fields) in events.try_iter().filter_map(|event| programs::happened(torrent, &self.numbers, event)) {
-            watch.json.event(name, with_id(torrent, fields));
-        }
     }
 }

@@ -41,8 +41,9 @@ pub(super) fn stop(announcer: Announcer, resources: &Resources) {
 pub(super) fn tell(shared: &Shared, fact: &TrackerFact) {
     let message = match fact {
         TrackerFact::Peers { url, peers } => {
-            log::info!("{url}: {} peers", peers.len());
-            format!("{url}: {} peers", peers.len())
+            let message = format!("{url}: {} {}", peers.len(), if peers.len() == 1 { "peer" } else { "peers" });
+            log::info!("{message}");
+            message
         }
         TrackerFact::ExternalIp { .. } => return,
         TrackerFact::Failed { url, message } | TrackerFact::Warning { url, message } => {

@@ -140,10 +140,12 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Time to completion at the present rate; `None` where nothing comes in or nothing is missing.
+    /// Time to completion at the present rate; `None` where nothing comes in or nothing is missing, and while the torrent waits
+    /// for something else than peers.
     pub fn eta(&self) -> Option<Duration> {
         let left = self.wanted.saturating_sub(self.done);
-        (left > 0 && self.down_rate > 0).then(|| Duration::from_secs(left / self.down_rate))
+        let waits = matches!(self.state, State::Waiting(_));
+        (left > 0 && self.down_rate > 0 && !waits).then(|| Duration::from_secs(left / self.down_rate))
     }
 
     /// Whether everything wanted is verified.

@@ -168,6 +168,14 @@ fn seeding_ends_at_its_ratio() {
 }
 
 #[test]
+fn a_seeder_whom_nobody_asks_says_so_once() {
+    let folder = album();
+    // Long enough for three lines.
+    let (_, err) = run(folder.path(), &["seed", "album.torrent", "--port", "0", "--until", "17s"], 0);
+    assert_eq!(err.matches("0 peers").count(), 1, "{err}");
+}
+
+#[test]
 fn a_folder_that_cannot_be_one_is_code_5() {
     let folder = album();
     let get = ["get", "album.torrent", "-o", "album.torrent", "--peer", "127.0.0.1:9", "--port", "0"];

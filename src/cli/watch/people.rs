@@ -35,7 +35,7 @@ pub fn text(torrent: &Torrent, stats: &Stats) -> String {
         State::Checking { done, total } => {
             format!("{:>3} %  checking the files", percent(u64::from(*done), u64::from(*total)))
         }
-        State::Waiting(why) => format!("waiting: {why}"),
+        State::Waiting(why) => format!("waiting: {}", waiting(why, stats)),
         State::Seeding => {
             let (up, sent) = (rate(stats.up_rate), size(stats.uploaded));
             format!("seeding  {up:>12} up  {peers}  {sent} sent")
@@ -52,6 +52,12 @@ pub fn text(torrent: &Torrent, stats: &Stats) -> String {
             format!("{percent} %, {part}, {down}{up}, {peers}{left}")
         }
     }
+}
+
+/// What it waits for, and how much will come then.
+pub fn waiting(why: &str, stats: &Stats) -> String {
+    let left = stats.wanted.saturating_sub(stats.done);
+    if left == 0 { why.to_owned() } else { format!("{why} ({} still to come)", size(left)) }
 }
 
 /// Why there is no peer, as far as is known; what says most comes first.
