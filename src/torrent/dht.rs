@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::TrySendError;
 
 use super::handle::Event;
-use super::peers::Peer;
+use super::peer::Peer;
 use super::services::Services;
 use super::shared::Shared;
 use super::{Inbox, Owner, Phase, Resources};

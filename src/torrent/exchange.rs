@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Owner;
-use super::peers::Peer;
+use super::peer::Peer;
 use crate::peer::{Outgoing, PeerKey};
 use crate::policy::{Hearsay, Receiver, Source, Told};
 use crate::wire::extension::Extension;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Owner;
-use super::peers::Peer;
+use super::peer::Peer;
 use crate::bits::Bits;
 use crate::metainfo::PieceIndex;
 use crate::peer::{Outgoing, PeerKey, Traffic};

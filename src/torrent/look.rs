@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::Owner;
-use super::peers::Peer;
+use super::peer::Peer;
 use crate::config::Start;
 use crate::policy::{Source, Sources};
 

@@ -12,6 +12,8 @@
 //!   owner: opens the files, then the candidates become its peers
 //! ```
 
+mod candidates;
+
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -23,9 +25,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::dht::DhtPart;
 use super::explain::Ledger;
 use super::handle::{Event, Failure, PeerStats, State, Stats};
-use super::inbox::{Admission, Command, INBOX, Inbox, StoreFact};
+use super::inbox::{Command, INBOX, Inbox, StoreFact};
 use super::look::Survey;
-use super::peers::PER_ADDRESS;
 use super::services::Services;
 use super::shared::{Shared, Snapshot};
 use super::store::{self, Job};
@@ -34,17 +35,14 @@ use crate::config::{AddOptions, Check, Priority, Start};
 use crate::crew::NoThread;
 use crate::discovery::{Announcer, TrackerFact, look_up};
 use crate::metainfo::{Host, InfoHash, Magnet, Metainfo};
-use crate::net::{self, Closer};
-use crate::peer::{self, Activity, Fact, Hunt, PeerError, PeerKey, Protection, seek};
-use crate::policy::{AddressBook, Deed, Source};
+use crate::peer::{Activity, Hunt, PeerKey};
+use crate::policy::{AddressBook, Source};
+use candidates::Candidate;
 
 /// How often the search looks around.
 const TICK: Duration = Duration::from_millis(100);
 /// Addresses of trackers, links and persons that are remembered, for a torrent that turns out to be private.
 const VOUCHED: usize = 2_000;
-/// A candidate that has nothing for us makes room for another one after this long, where there are too many.
-const USELESS_AFTER: Duration = Duration::from_secs(20);
-
 /// Starts a torrent of which only the magnet link is known. Returns at once.
 pub(crate) fn start(
     magnet: Magnet,
@@ -102,17 +100,6 @@ struct Search {
     situation: Activity,
     next_tick: Instant,
     ended: Option<Ending>,
-}
-
-/// Somebody who is dialled, or who is asked for metadata.
-struct Candidate {
-    addr: SocketAddr,
-    closer: Arc<Closer>,
-    incoming: bool,
-    /// Since when hands are shaken.
-    since: Option<Instant>,
-    /// Where one that called us can be called.
-    listens: Option<SocketAddr>,
 }
 
 impl Search {
@@ -321,136 +308,6 @@ impl Search {
         }
     }
 
-    fn handle_peer(&mut self, fact: Fact) {
-        match fact {
-            Fact::Candidate { key, addr, protection } => {
-                self.book.connected(addr);
-                if let Some(candidate) = self.candidates.get_mut(&key) {
-                    candidate.since = Some(Instant::now());
-                    if !candidate.incoming {
-                        self.book.set_plaintext_only(addr, protection == Protection::None);
-                    }
-                }
-                self.shared.tell(&Event::PeerConnected(addr));
-            }
-            Fact::CandidateListens { key, port } => {
-                if let Some(candidate) = self.candidates.get_mut(&key).filter(|candidate| candidate.incoming) {
-                    let addr = SocketAddr::new(candidate.addr.ip(), port);
-                    candidate.listens = Some(addr);
-                    self.book.add(addr, Source::Incoming, Instant::now());
-                    // Not to be dialled while it is connected.
-                    self.book.connected(addr);
-                }
-            }
-            Fact::CandidateGone { key, addr, why } => {
-                let gone = self.candidates.remove(&key);
-                let unmet = gone.as_ref().is_some_and(|candidate| candidate.since.is_none());
-                if unmet {
-                    // It may have learnt to encrypt, or somebody else may be there by now.
-                    self.book.set_plaintext_only(addr, false);
-                }
-                log::debug!("{addr}: gone: {why}");
-                let now = Instant::now();
-                if matches!(why, PeerError::Ourselves) {
-                    self.book.learn_self(addr);
-                } else if why.is_fault() {
-                    self.resources.note(addr, Deed::Fault);
-                }
-                for addr in gone.and_then(|candidate| candidate.listens).into_iter().chain([addr]) {
-                    // The other connection of two between the same two lives on.
-                    if self.candidates.values().any(|other| other.addr == addr || other.listens == Some(addr)) {
-                        continue;
-                    }
-                    match &why {
-                        // It was we who gave up, or who could not.
-                        PeerError::Stopped => self.book.disconnected(addr, now, true),
-                        PeerError::Connect(error) if net::bind::is_cut_off(error) => self.book.not_dialled(addr, now),
-                        _ if unmet => self.book.missed(addr, why.miss(), now),
-                        _ => self.book.failed(addr, now),
-                    }
-                }
-                self.shared.tell(&Event::PeerGone { addr, why: why.to_string(), record: self.resources.record(addr) });
-                self.dial();
-            }
-            Fact::Liars(liars) => liars.into_iter().for_each(|liar| self.ban(liar)),
-            Fact::Metadata(info) => self.found(&info),
-            // There are no peers yet.
-            _ => {}
-        }
-    }
-
-    fn ban(&mut self, addr: SocketAddr) {
-        if self.book.is_banned(addr) {
-            return;
-        }
-        log::warn!("{addr}: banned: it sent wrong metadata");
-        self.book.ban(addr);
-        self.resources.note(addr, Deed::Lie);
-        self.shared.tell(&Event::PeerBanned(addr));
-        for candidate in self.candidates.values().filter(|candidate| self.book.is_banned(candidate.addr)) {
-            candidate.closer.close();
-        }
-    }
-
-    /// Dials as many as limits and the book allow.
-    fn dial(&mut self) {
-        if !matches!(self.phase, Phase::Searching) {
-            return;
-        }
-        let now = Instant::now();
-        while self.has_room(now) {
-            let Some(to) = self.resources.next_to_dial(&mut self.book, now) else { return };
-            let addr = to.addr;
-            let key = self.resources.key();
-            let closer = Arc::new(Closer::default());
-            let thread = {
-                let (hunt, closer, crew) =
-                    (Arc::clone(&self.hunt), Arc::clone(&closer), Arc::clone(&self.resources.crew));
-                move || seek(key, to, &hunt, &closer, &crew)
-            };
-            if let Err(error) = self.resources.crew.spawn(format!("rx-{addr}"), peer::STACK, thread) {
-                log::debug!("{addr} is not dialled: {error}");
-                self.book.not_dialled(addr, now);
-                return;
-            }
-            self.tried += 1;
-            self.candidates.insert(key, Candidate { addr, closer, incoming: false, since: None, listens: None });
-        }
-    }
-
-    /// Whether there is room for one more; the longest connected of those who do not have the metadata makes some.
-    fn has_room(&self, now: Instant) -> bool {
-        if self.candidates.len() < self.resources.config.peers.per_torrent {
-            return true;
-        }
-        let longest = {
-            let assembly = self.hunt.assembly.lock();
-            let useless = self.candidates.iter().filter(|(key, candidate)| {
-                let long = candidate.since.is_some_and(|since| now.duration_since(since) >= USELESS_AFTER);
-                long && !assembly.is_offering(**key)
-            });
-            useless.min_by_key(|(_, candidate)| candidate.since).map(|(_, longest)| Arc::clone(&longest.closer))
-        };
-        if let Some(longest) = longest {
-            longest.close();
-        }
-        false
-    }
-
-    fn admit(&mut self, addr: SocketAddr, closer: Arc<Closer>) -> Option<Admission> {
-        let now = Instant::now();
-        let welcome = matches!(self.phase, Phase::Searching | Phase::Recalling) && !self.pause_wanted;
-        let same = self.candidates.values().filter(|it| it.addr.ip() == addr.ip()).count();
-        let crowd = same >= PER_ADDRESS && !addr.ip().is_loopback();
-        if !welcome || crowd || !self.resources.welcomes(&self.book, addr) || !self.has_room(now) {
-            return None;
-        }
-        let key = self.resources.key();
-        self.tried += 1;
-        self.candidates.insert(key, Candidate { addr, closer, incoming: true, since: None, listens: None });
-        Some(Admission::Candidate { key, hunt: Arc::clone(&self.hunt) })
-    }
-
     /// An earlier run has found it. The link may name other trackers than that one's did.
     fn recalled(&mut self, metainfo: &Metainfo) {
         let mut trackers = self.magnet.trackers.clone();
@@ -521,24 +378,6 @@ impl Search {
         owner.shared.tell(&Event::State(State::Opening));
         owner.job(first);
         owner
-    }
-
-    /// It is private (BEP 27): whom others than its trackers, a person or the link itself named is let go.
-    fn keep_to_vouched(&mut self) {
-        self.services = None;
-        self.book = self.resources.book();
-        let now = Instant::now();
-        for (&addr, &source) in &self.vouched {
-            self.resources.take_in(&mut self.book, source, None, &[addr]);
-        }
-        for candidate in self.candidates.values_mut() {
-            candidate.listens = None;
-            if !candidate.incoming && !self.vouched.contains_key(&candidate.addr) {
-                candidate.closer.close();
-            } else {
-                self.book.dialled(candidate.addr, now);
-            }
-        }
     }
 
     /// Lets go of everything outside.

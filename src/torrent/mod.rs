@@ -5,9 +5,11 @@
 //!
 //! - [`handle`]: what users see. [`shared`]: what it has in common with the owner. [`inbox`]: all that can be told to an
 //!   owner. [`reader`]: a file that is still arriving.
-//! - [`control`]: what an owner is told to do. [`peers`]: what it does about peers. [`giving`]: what it gives them.
-//!   [`trust`]: whom it trusts. [`twins`]: peers that are connected twice. [`exchange`]: what peers say of peers. [`work`]: who fetches what. [`status`]: ticks and
-//!   snapshots.
+//! - [`resources`]: what all owners of a session share.
+//! - [`control`]: what an owner is told to do. [`door`]: whom it calls and lets in. [`peer`]: what it knows of one that is
+//!   connected. [`peers`]: what it does about what they say. [`giving`]: what it gives them. [`trust`]: whom it trusts.
+//!   [`twins`]: peers that are connected twice. [`exchange`]: what peers say of peers. [`work`]: who fetches what.
+//!   [`status`]: ticks and snapshots.
 //! - [`dht`]: how it takes part in the distributed hash table.
 //! - [`desk`]: the pieces in flight. [`suspects`]: who lied. [`store`]: the thread that opens, checks and journals files.
 //! - [`look`]: what the swarm looks like. [`explain`]: where the time went, [`words`]: the same in words.
@@ -19,6 +21,7 @@ mod announce;
 mod control;
 mod desk;
 mod dht;
+mod door;
 mod exchange;
 mod explain;
 mod giving;
@@ -26,8 +29,10 @@ mod handle;
 mod inbox;
 mod look;
 mod metadata;
+mod peer;
 mod peers;
 mod reader;
+mod resources;
 mod services;
 mod shared;
 mod status;
@@ -42,31 +47,27 @@ mod work;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use crate::bits::Bits;
-use crate::config::{AddOptions, Config, Order, Priority, Seeding};
-use crate::crew::{Crew, NoThread};
-use crate::discovery::{Announcer, LocalDiscovery, NodeHandle, Tls, TrackerFact};
+use crate::config::{AddOptions, Order, Priority, Seeding};
+use crate::crew::NoThread;
+use crate::discovery::{Announcer, TrackerFact};
 use crate::metainfo::{FileIndex, InfoHash, Layout, Metainfo};
-use crate::net::{Closer, Outlet};
-use crate::peer::{Activity, BufferPool, Caller, Context, FullPiece, Hunt, PeerKey, Roster, Timeouts, Traffic, Valve};
-use crate::policy::{
-    AddressBook, Choker, DialLimits, IpFilter, Mode, Picker, RateMeter, Reputation, SlotRule, Source, SuperSeeder,
-    Swaps,
-};
+use crate::net::Closer;
+use crate::peer::{Activity, Context, Hunt, PeerKey, Roster, Traffic, Valve};
+use crate::policy::{AddressBook, Choker, Mode, Picker, RateMeter, SlotRule, Source, SuperSeeder, Swaps};
 use crate::storage::Storage;
-use crate::wire::handshake::PeerId;
 use desk::Desk;
 use exchange::Exchange;
 use explain::Ledger;
 use giving::Haves;
 use inbox::StoreFact;
-use peers::Peer;
+use peer::Peer;
 use services::Services;
 use store::{Job, Moment, Totals};
 use suspects::Suspects;
@@ -78,82 +79,13 @@ pub(crate) use inbox::{Admission, Command, INBOX, Inbox};
 pub use look::Survey;
 pub(crate) use metadata::start as start_magnet;
 pub use reader::{CancelRead, FileReader, OpenError};
+pub(crate) use resources::Resources;
 pub(crate) use shared::Shared;
 
 /// The owner's stack.
 const STACK: usize = 512 * 1024;
 /// How many messages are taken in before the owner looks at the clock.
 const BATCH: usize = 256;
-
-/// What all torrents of a session share.
-pub(crate) struct Resources {
-    pub(crate) config: Config,
-    pub(crate) crew: Arc<Crew>,
-    pub(crate) our_id: PeerId,
-    /// The port we are reached at; 0 where we are not.
-    pub(crate) port: u16,
-    /// The port that we are known by outside: the same, unless a gateway gave us another.
-    pub(crate) outside_port: Arc<AtomicU16>,
-    /// What every socket is bound to, and whether it is there.
-    pub(crate) outlet: Arc<Outlet>,
-    /// Whole pieces for the verify workers, which end when this is taken and the last torrent is gone. Locked to look.
-    pub(crate) verify: Mutex<Option<Sender<FullPiece>>>,
-    pub(crate) budget: Arc<Budget>,
-    pub(crate) pool: Arc<BufferPool>,
-    pub(crate) down: Arc<Valve>,
-    pub(crate) up: Arc<Valve>,
-    pub(crate) tls: Tls,
-    /// The session's node of the DHT, where it is one.
-    pub(crate) dht: Option<NodeHandle>,
-    /// Peers on the local network, where they are looked for.
-    pub(crate) local: Option<LocalDiscovery>,
-    /// By which a tracker knows us when our address changes.
-    pub(crate) key_for_trackers: u32,
-    /// Numbers the connections of the session.
-    pub(crate) next_key: AtomicU32,
-    /// Who is blocked. Written when a user changes it, read for each caller and by owners.
-    pub(crate) filter: RwLock<Arc<IpFilter>>,
-    /// Callers that were blocked.
-    pub(crate) blocked_callers: AtomicU64,
-    /// What is remembered of peers, from all torrents. Locked by owners to look something up or to note it.
-    pub(crate) reputation: Mutex<Reputation>,
-}
-
-impl Resources {
-    /// The port that others are told; 0 where we are not reached.
-    pub(crate) fn told_port(&self) -> u16 {
-        self.outside_port.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn key(&self) -> PeerKey {
-        PeerKey(self.next_key.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// How the connections of a torrent are made.
-    fn caller(&self, shared: &Shared) -> Caller {
-        Caller {
-            info_hash: shared.info_hash,
-            our_id: self.our_id,
-            timeouts: Timeouts {
-                connect: self.config.peers.connect_timeout,
-                handshake: self.config.peers.handshake_timeout,
-                keep_alive: KEEP_ALIVE,
-            },
-            encryption: self.config.peers.encryption,
-            dht: self.has_dht_for(shared),
-            bind: self.config.listen.bind.clone(),
-        }
-    }
-
-    /// An address book for a torrent.
-    fn book(&self) -> AddressBook {
-        let dials_per_second = self.config.peers.dials_per_second;
-        let mut book = AddressBook::new(DialLimits { dials_per_second, ..DialLimits::default() });
-        book.set_filter(Arc::clone(&self.filter.read()));
-        book.set_surroundings(trust::surroundings(self));
-        book
-    }
-}
 
 /// What the threads of a torrent are called after.
 fn hash8(info_hash: InfoHash) -> String {
@@ -548,8 +480,6 @@ impl Owner {
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How long a torrent that is paused when its metadata is there keeps the peers and services of the search.
 const KEPT: Duration = Duration::from_secs(10);
-/// Silence after which we send a keep-alive: peers give up after two minutes (BEP 3).
-const KEEP_ALIVE: Duration = Duration::from_secs(100);
 
 fn mode(order: Order) -> Mode {
     match order {

@@ -1,213 +1,31 @@
-//! What the owner does about peers: whom to dial, whom to admit, how to react to what they say.
+//! What the owner does about peers: those who come, what they say, those who go.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::exchange::Acquaintance;
 use super::handle::Event;
-use super::twins::Doubt;
-use super::{Admission, Owner, Phase};
+use super::peer::Peer;
+use super::{Owner, Phase};
 use crate::bits::Bits;
 use crate::config::Encryption;
 use crate::metainfo::PieceIndex;
-use crate::net::{self, Closer};
+use crate::net;
 use crate::peer::{
     DONT_HAVE_ID, Fact, Interest, Link, METADATA_ID, Outgoing, PEX_ID, PeerError, PeerKey, Protection, REQUEST_QUEUE,
-    STACK, Said, Traffic, UPLOAD_ONLY_ID, dial,
+    Said, Traffic, UPLOAD_ONLY_ID,
 };
-use crate::policy::{Deed, RateMeter, Source, Standing};
+use crate::policy::{Deed, Source};
 use crate::wire::extension::{Extension, ExtensionHandshake, ExtensionMap};
 use crate::wire::message::Message;
 use crate::wire::metadata::MetadataLen;
 
 /// How long a peer is not asked for a piece that it refused to send.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
-/// A peer that neither wants nor has anything may be replaced after this long, where there are too many.
-pub(super) const USELESS_AFTER: Duration = Duration::from_secs(60);
-/// Callers from one address, loopback aside: who wants to fill our places needs many addresses.
-pub(super) const PER_ADDRESS: usize = 8;
-
-/// How many peers are dialled in a row, and how long the next ones wait then: starting threads and shaking hands takes the
-/// processor's time, and the first of them would have to share it with all.
-const DIALS: usize = 8;
-const DIAL_PACE: Duration = Duration::from_millis(3);
 /// Peers that are gone and of which the address is remembered, for what they sent before.
 const DEPARTED: usize = 256;
 
-/// What the owner knows of a connected peer.
-pub(super) struct Peer {
-    pub(super) link: Arc<Link>,
-    pub(super) has: Bits,
-    pub(super) client: String,
-    pub(super) choking_us: bool,
-    pub(super) interested_in_us: bool,
-    pub(super) we_interested: bool,
-    /// What it was last known to be to us.
-    interest: Interest,
-    /// Since when we answer its requests, and what it had been sent before.
-    pub(super) unchoked: Option<(Instant, u64)>,
-    pub(super) upload_only: bool,
-    /// Its extension handshake has come.
-    pub(super) introduced: bool,
-    /// The ids by which it wants to be sent messages of extensions.
-    pub(super) extensions: ExtensionMap,
-    pub(super) prefers_encryption: bool,
-    /// Who told whom of other peers.
-    pub(super) acquaintance: Acquaintance,
-    pub(super) allowed_fast: Option<Bits>,
-    /// The blocks of work it could take, where there was none for it.
-    pub(super) hungry: Option<u32>,
-    /// Haves that it had no room for.
-    pub(super) pending_haves: Vec<PieceIndex>,
-    /// Of the haves that wait for all, how many it was told of when it came.
-    pub(super) known_haves: usize,
-    /// Where a peer that called us can be called.
-    pub(super) listens: Option<SocketAddr>,
-    /// Pieces that it refused to send, and until when it is not asked for them.
-    pub(super) refused: HashMap<u32, Instant>,
-    pub(super) snubs: u32,
-    /// It has an older connection that may be dead.
-    pub(super) doubt: Option<Doubt>,
-    /// We let it go through no fault of its own.
-    pub(super) dismissed: bool,
-    /// The blocks that it had delivered at the last look.
-    pub(super) delivered: u64,
-    pub(super) down: (RateMeter, u64),
-    pub(super) up: (RateMeter, u64),
-    pub(super) last_block: Option<Instant>,
-    /// How it behaved before, as of the last look at the records.
-    pub(super) standing: Standing,
-}
-
-impl Peer {
-    fn new(link: Arc<Link>, pieces: u32) -> Self {
-        Self {
-            has: Bits::new(pieces),
-            client: link.peer_id.client_name(),
-            choking_us: true,
-            interested_in_us: false,
-            we_interested: false,
-            interest: Interest::Nothing,
-            unchoked: None,
-            upload_only: false,
-            introduced: false,
-            extensions: ExtensionMap::default(),
-            prefers_encryption: false,
-            acquaintance: Acquaintance::new(link.addr),
-            allowed_fast: None,
-            hungry: None,
-            pending_haves: Vec::new(),
-            known_haves: 0,
-            listens: None,
-            refused: HashMap::new(),
-            snubs: 0,
-            doubt: None,
-            dismissed: false,
-            delivered: 0,
-            down: (RateMeter::new(), 0),
-            up: (RateMeter::new(), 0),
-            last_block: None,
-            standing: Standing::Unknown,
-            link,
-        }
-    }
-
-    /// Ends the connection because we pause, or because neither has anything for the other.
-    pub(super) fn dismiss(&mut self) {
-        self.dismissed = true;
-        self.link.close();
-    }
-
-    pub(super) fn is_seed(&self) -> bool {
-        self.has.is_full() || self.upload_only
-    }
-
-    /// Whether it would send us this piece now.
-    pub(super) fn sends(&self, piece: u32) -> bool {
-        self.has.get(piece)
-            && !self.refused.contains_key(&piece)
-            && (!self.choking_us || self.allowed_fast.as_ref().is_some_and(|allowed| allowed.get(piece)))
-    }
-}
-
 impl Owner {
-    /// Dials as many peers as limits and the book allow.
-    pub(super) fn dial(&mut self) {
-        let now = Instant::now();
-        if !matches!(self.phase, Phase::Running) || self.dial_on.is_some_and(|at| at > now) {
-            return;
-        }
-        let Some(context) = self.context.clone() else { return };
-        let mut dialled = 0;
-        while self.peers.len() + self.dialling.len() < self.resources.config.peers.per_torrent {
-            if dialled == DIALS {
-                self.dial_on = Some(now + DIAL_PACE);
-                return;
-            }
-            dialled += 1;
-            let Some(to) = self.resources.next_to_dial(&mut self.book, now) else { return };
-            let addr = to.addr;
-            let key = self.resources.key();
-            let closer = Arc::new(Closer::default());
-            let thread = {
-                let (context, roster, closer, crew) = (
-                    Arc::clone(&context),
-                    Arc::clone(&self.roster),
-                    Arc::clone(&closer),
-                    Arc::clone(&self.resources.crew),
-                );
-                move || dial(key, to, context, roster, closer, crew)
-            };
-            if let Err(error) = self.resources.crew.spawn(format!("rx-{addr}"), STACK, thread) {
-                // It is tried again at each look around, and is the same each time.
-                let level =
-                    if std::mem::replace(&mut self.no_threads, true) { log::Level::Debug } else { log::Level::Warn };
-                log::log!(level, "{addr} is not dialled, nor are others for now: {error}");
-                self.book.not_dialled(addr, now);
-                return;
-            }
-            self.no_threads = false;
-            self.dialling.insert(key, (addr, closer));
-        }
-    }
-
-    /// Whether somebody who called us may become a peer.
-    pub(super) fn admit(&mut self, addr: SocketAddr, closer: Arc<Closer>) -> Option<Admission> {
-        if !matches!(self.phase, Phase::Running) || !self.welcomes(addr) {
-            return None;
-        }
-        let same = self.peers.values().filter(|peer| peer.link.addr.ip() == addr.ip()).count();
-        if same >= PER_ADDRESS && !addr.ip().is_loopback() {
-            return None;
-        }
-        let full = self.peers.len() + self.dialling.len() >= self.resources.config.peers.per_torrent;
-        if full && !self.replace_useless() && !self.replace_worse(addr) {
-            return None;
-        }
-        let context = self.context.clone()?;
-        let key = self.resources.key();
-        self.dialling.insert(key, (addr, closer));
-        Some(Admission::Peer { key, context, roster: Arc::clone(&self.roster) })
-    }
-
-    /// Ends the longest useless connection, for somebody who may be of use. `false` where there is none.
-    fn replace_useless(&mut self) -> bool {
-        let now = Instant::now();
-        let useless = self.peers.values_mut().filter(|peer| {
-            let traffic = &peer.link.traffic;
-            !peer.dismissed
-                && !peer.we_interested
-                && !peer.interested_in_us
-                && now.duration_since(peer.link.born()) >= USELESS_AFTER
-                && Traffic::read(&traffic.down) + Traffic::read(&traffic.up) == 0
-        });
-        let Some(longest) = useless.min_by_key(|peer| peer.link.born()) else { return false };
-        longest.dismiss();
-        true
-    }
-
     pub(super) fn handle_peer(&mut self, fact: Fact) {
         match fact {
             Fact::Unreachable { key, addr, why } => {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::control::FULL_DISK_RETRY;
 use super::dht::DhtPart;
 use super::handle::{PeerStats, Stats, Transport};
-use super::peers::Peer;
+use super::peer::Peer;
 use super::shared::Snapshot;
 use super::store::{Job, Moment, Totals};
 use super::{Owner, Phase, State, announce};

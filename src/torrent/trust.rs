@@ -7,8 +7,9 @@ use std::time::{Instant, SystemTime};
 
 use url::{Host, Url};
 
+use super::door::USELESS_AFTER;
 use super::handle::Event;
-use super::peers::{Peer, USELESS_AFTER};
+use super::peer::Peer;
 use super::{Owner, Resources};
 use crate::config::Bind;
 use crate::net::local_addresses;

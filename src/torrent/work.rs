@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::handle::Event;
-use super::peers::Peer;
+use super::peer::Peer;
 use super::store::{Job, Moment};
 use super::{Owner, Phase};
 use crate::config::Priority;
