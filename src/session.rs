@@ -1,40 +1,43 @@
 //! A session: the listening port, the threads and the limits that its torrents share.
 //!
 //! It owns the crew of threads and the registry of torrents. What a torrent does is its owner's.
+//!
+//! - `reception`: the listening sockets, and callers until a torrent admits them. `registry`: the torrents by name.
+//! - `outlet`: whether what the session is bound to is there. `gateway`: the port outside (feature `upnp`).
+//! - `records`: what is remembered of peers from one run to the next.
 
+#[cfg(feature = "upnp")]
+mod gateway;
 mod outlet;
+mod reception;
 mod records;
 mod registry;
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Instant;
 
-use crossbeam_channel::bounded;
 use parking_lot::{Mutex, RwLock};
-use socket2::Socket;
 
 use crate::config::{AddOptions, Bind, Config, RateLimits};
 use crate::crew::{Crew, NoThread};
-use crate::discovery::{DhtStatus, LocalDiscovery, LocalListening, NodeHandle, Tls};
 #[cfg(feature = "upnp")]
-use crate::discovery::{MapState, PortMapSetup, PortMapper, Transport};
+use crate::discovery::PortMapper;
+use crate::discovery::{DhtStatus, LocalDiscovery, LocalListening, NodeHandle, Tls};
 use crate::metainfo::{InfoHash, Magnet, Metainfo};
 use crate::net::udp::UdpPort;
 use crate::net::utp::Refusal;
 use crate::net::{BindError, Closer, Listener, Outlet, bind_listener};
-use crate::peer::{self, BufferPool, Door, Incoming, PeerError, Valve};
+use crate::peer::{BufferPool, Valve};
 use crate::policy::IpFilter;
-use crate::torrent::{self, Admission, Budget, Command, Inbox, Resources, Shared, State, Torrent};
+use crate::torrent::{self, Budget, Command, Resources, Shared, State, Torrent};
 use crate::wire::handshake::PeerId;
+use reception::{Doors, Greetings, Reception};
 use registry::Torrents;
 
-/// Connections that are being greeted, over all: a flood of callers that say nothing costs no more threads than this.
-const GREETINGS: usize = 256;
-/// The stack of an accepting thread.
+/// The stack of an accepting thread, and the measure for the others that the session starts for itself.
 const STACK: usize = 128 * 1024;
 
 /// Torrents that share a listening port, threads and limits. Dropping it stops everything and joins every thread.
@@ -185,65 +188,6 @@ impl Session {
         Ok(session)
     }
 
-    /// Starts the thread that asks the gateway, where that is wanted.
-    #[cfg(feature = "upnp")]
-    fn map_port(&mut self) -> Result<(), NoThread> {
-        let (resources, config) = (&self.resources, &self.resources.config);
-        if !config.port_map.enabled || self.no_mapping().is_some() {
-            return Ok(());
-        }
-        let (torrents, outside_port) = (Arc::clone(&self.torrents), Arc::clone(&resources.outside_port));
-        let node = resources.dht.clone();
-        let mapped = move |external: SocketAddr| {
-            outside_port.store(external.port(), Ordering::Relaxed);
-            if let Some(node) = &node {
-                node.set_port(external.port());
-            }
-            for shared in torrents.read().values().filter(|_| !external.ip().is_unspecified()) {
-                // One that is busy learns it from its trackers.
-                shared.inbox.try_send(Inbox::Outside(external)).ok();
-            }
-        };
-        // The node of the DHT has the same number, unless somebody else had it.
-        let same = |dht: &NodeHandle| dht.addrs().iter().any(|addr| addr.is_ipv4() && addr.port() == resources.port);
-        let transports = match resources.dht.as_ref().is_some_and(same) {
-            true => vec![Transport::Tcp, Transport::Udp],
-            false => vec![Transport::Tcp],
-        };
-        let (handle, thread) = PortMapper::new(PortMapSetup {
-            config: config.port_map.clone(),
-            bind: config.listen.bind.clone(),
-            port: resources.port,
-            transports,
-            grace: config.trackers.stop_grace,
-            mapped: Box::new(mapped),
-        });
-        resources.crew.spawn("port-map".into(), 4 * STACK, move || thread.run())?;
-        self.port_map = Some(handle);
-        Ok(())
-    }
-
-    /// Why no gateway could help, whatever it does.
-    #[cfg(feature = "upnp")]
-    fn no_mapping(&self) -> Option<&'static str> {
-        let config = &self.resources.config;
-        match config.listen.bind {
-            _ if self.resources.port == 0 => Some("no port is listened to"),
-            _ if config.port_map.gateway.is_some() => None,
-            Some(Bind::Addr(ip)) if ip.is_loopback() => Some("it is bound to an address of this machine alone"),
-            Some(Bind::Addr(ip)) if ip.is_ipv6() => Some("it is bound to an IPv6 address, which no gateway translates"),
-            _ => None,
-        }
-    }
-
-    /// How it stands with the port at the gateway.
-    #[cfg(feature = "upnp")]
-    pub fn port_mapping(&self) -> MapState {
-        let pointless = self.no_mapping().filter(|_| self.resources.config.port_map.enabled);
-        let none = pointless.map_or(MapState::Off, MapState::Pointless);
-        self.port_map.as_ref().map_or(none, PortMapper::state)
-    }
-
     /// Adds a torrent and returns at once: its files are opened and checked meanwhile.
     pub fn add(&self, metainfo: Metainfo, options: AddOptions) -> Result<Torrent, AddError> {
         let info_hash = metainfo.info_hash();
@@ -383,163 +327,4 @@ fn start_dht(config: &Config, port: u16, crew: &Crew, outlet: &Arc<Outlet>) -> O
         NodeHandle::start(port, config.dht.clone(), vec![Box::new(refusal)], crew).map_err(|error| error.to_string())
     });
     started.inspect_err(|error| log::warn!("the DHT is not used: {error}")).ok()
-}
-
-/// Callers that have not said yet which torrent they call for.
-struct Greetings {
-    /// What ends each of them; `None` once nobody is greeted any more. Locked to add, to remove, or to end them all.
-    open: Mutex<Option<HashMap<u64, Arc<Closer>>>>,
-    next: AtomicU64,
-}
-
-impl Greetings {
-    fn new() -> Self {
-        Self { open: Mutex::new(Some(HashMap::new())), next: AtomicU64::new(0) }
-    }
-
-    /// Makes room for one more caller; `None` where too many are being greeted.
-    fn begin(&self, closer: &Arc<Closer>) -> Option<u64> {
-        let mut open = self.open.lock();
-        let open = open.as_mut()?;
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        (open.len() < GREETINGS).then(|| open.insert(id, Arc::clone(closer)))?;
-        Some(id)
-    }
-
-    fn end(&self, id: u64) {
-        if let Some(open) = self.open.lock().as_mut() {
-            open.remove(&id);
-        }
-    }
-
-    fn stop(&self) {
-        let open = self.open.lock().take();
-        open.into_iter().flatten().for_each(|(_, closer)| closer.close());
-    }
-}
-
-/// The listening sockets; `None` once the session ends. Locked to look, to add, or to close them.
-struct Doors(Mutex<Option<Vec<Listener>>>);
-
-impl Default for Doors {
-    fn default() -> Self {
-        Self(Mutex::new(Some(Vec::new())))
-    }
-}
-
-impl Doors {
-    fn addrs(&self) -> Vec<SocketAddr> {
-        self.0.lock().iter().flatten().map(Listener::addr).collect()
-    }
-
-    /// `false` where the session ends: then nobody listens.
-    fn add(&self, listener: Listener) -> bool {
-        self.0.lock().as_mut().map(|doors| doors.push(listener)).is_some()
-    }
-
-    /// Ends those that there are.
-    fn close(&self) {
-        let doors = self.0.lock().as_mut().map(std::mem::take);
-        doors.iter().flatten().for_each(Listener::stop);
-    }
-
-    /// Ends those that there are, and any that would be added.
-    fn shut(&self) {
-        let doors = self.0.lock().take();
-        doors.iter().flatten().for_each(Listener::stop);
-    }
-}
-
-/// Where callers are taken in, and what they may ask for.
-#[derive(Clone)]
-struct Reception {
-    resources: Arc<Resources>,
-    torrents: Registry,
-    greetings: Arc<Greetings>,
-}
-
-impl Reception {
-    /// Starts a thread for each listening socket.
-    fn open(&self, listeners: Vec<Listener>, doors: &Doors) -> Result<(), NoThread> {
-        for listener in listeners {
-            let (reception, door) = (self.clone(), listener.clone());
-            if doors.add(listener) {
-                self.resources.crew.spawn("accept".into(), STACK, move || reception.run(&door))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn run(&self, listener: &Listener) {
-        loop {
-            match listener.accept() {
-                Ok((socket, addr)) => self.receive(socket, addr),
-                Err(error) => {
-                    // Out of descriptors, or a caller that hung up: neither is a reason to stop listening.
-                    if listener.pause() {
-                        return;
-                    }
-                    log::debug!("accept: {error}");
-                }
-            }
-        }
-    }
-
-    fn receive(&self, socket: Socket, addr: SocketAddr) {
-        if self.resources.filter.read().blocks(addr.ip()) {
-            self.resources.blocked_callers.fetch_add(1, Ordering::Relaxed);
-            log::debug!("{addr}: refused, it is blocked");
-            return;
-        }
-        let closer = Arc::new(Closer::default());
-        let Some(id) = self.greetings.begin(&closer) else {
-            log::debug!("{addr}: refused, too many callers at once");
-            return;
-        };
-        let (resources, torrents) = (Arc::clone(&self.resources), Arc::clone(&self.torrents));
-        let greetings = Arc::clone(&self.greetings);
-        let caller = move || {
-            let admitted = greet(socket, addr, closer, &resources, &torrents);
-            greetings.end(id);
-            match admitted {
-                Ok(Some((incoming, admission))) => {
-                    admission.live(incoming, &resources.crew);
-                }
-                Ok(None) => log::debug!("{addr}: not admitted"),
-                Err(error) => log::debug!("{addr}: {error}"),
-            }
-        };
-        if let Err(error) = self.resources.crew.spawn(format!("rx-{addr}"), peer::STACK, caller) {
-            self.greetings.end(id);
-            log::debug!("{addr}: refused: {error}");
-        }
-    }
-}
-
-/// Hears which torrent a caller wants and asks its owner.
-fn greet(
-    socket: Socket,
-    addr: SocketAddr,
-    closer: Arc<Closer>,
-    resources: &Resources,
-    torrents: &Registry,
-) -> Result<Option<(Incoming, Admission)>, PeerError> {
-    let peers = &resources.config.peers;
-    let door = Door {
-        timeout: peers.handshake_timeout,
-        encryption: peers.encryption,
-        find: &|info_hash| {
-            let torrents = torrents.read();
-            let shared = torrents.get(info_hash)?;
-            Some((resources.our_id, resources.has_dht_for(shared)))
-        },
-        find_hidden: &|name| torrents.read().find_hidden(name),
-    };
-    let (info_hash, incoming) = peer::greet(socket, addr, Arc::clone(&closer), &door)?;
-    let Some(shared) = torrents.read().get(&info_hash).cloned() else { return Ok(None) };
-    let (answer, admission) = bounded(1);
-    if shared.inbox.send(Inbox::Call(addr, closer, answer)).is_err() {
-        return Ok(None);
-    }
-    Ok(shared.await_answer(&admission).flatten().map(|admission| (incoming, admission)))
 }

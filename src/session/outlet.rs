@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Doors, Reception, STACK};
+use super::STACK;
+use super::reception::{Doors, Reception};
 use crate::crew::NoThread;
 use crate::net::{Closer, bind_listener};
 
