@@ -9,17 +9,19 @@
 //! that a person gave are tried sooner and for ever. A useful peer that got lost is dialled again after 5 s.
 //!
 //! - [`entry`]: one address, and the order of dialling. [`room`]: who goes when the book is full.
+//! - [`gate`]: who may be in the book. [`special`]: which ranges of addresses lead where.
 //! - [`own`]: at which address the world sees us (BEP 24). [`priority`]: canonical peer priority (BEP 40).
-//! - [`special`]: which ranges of addresses lead where. [`miss`]: why nobody was met.
+//! - [`miss`]: why nobody was met.
 
 mod entry;
+mod gate;
 mod miss;
 mod own;
 mod priority;
 mod room;
 mod special;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,11 +30,12 @@ use super::filter::IpFilter;
 use super::limiter::Bucket;
 use super::reputation::Standing;
 use entry::{Entry, State, Turns};
-use own::OwnAddress;
+use gate::Gate;
 use room::Census;
-use special::{canonical, is_dialable};
+use special::canonical;
 
 pub use entry::{Source, Sources};
+pub use gate::Refused;
 pub use miss::{Miss, Misses};
 pub use priority::{Swaps, canonical_priority};
 pub(crate) use special::person;
@@ -57,10 +60,6 @@ const GONE_FOR: Duration = Duration::from_secs(30 * 60);
 /// How many dials may be made at once after a pause.
 const DIAL_BURST: u64 = 10;
 
-/// How many bans and own addresses are remembered; the oldest is forgotten first.
-const MAX_BANS: usize = 10_000;
-const MAX_OWN: usize = 64;
-
 /// The bounds of an [`AddressBook`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DialLimits {
@@ -83,42 +82,11 @@ pub struct AddressBook {
     connected: usize,
     /// Counts dials instead of bytes.
     dials: Bucket,
-    /// As [`person`] names them.
-    banned: Remembered<SocketAddr>,
-    filter: Arc<IpFilter>,
-    /// Where we found ourselves, or were told that we listen.
-    own: Remembered<SocketAddr>,
-    own_address: OwnAddress,
-    surroundings: Surroundings,
-    refused: Refused,
+    gate: Gate,
     misses: Misses,
     seeding: bool,
     /// The next place in the queue among equals.
     turn: u64,
-}
-
-/// How many addresses were named and not taken in, by why.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct Refused {
-    /// The filter blocks them.
-    pub blocked: u64,
-    /// They cannot be reached from where we are: private, reserved, or no address of a host.
-    pub unreachable: u64,
-    /// Somebody there lied, in this torrent or before.
-    pub banned: u64,
-    /// They are our own.
-    pub own: u64,
-    /// The book is full of better ones.
-    pub no_room: u64,
-}
-
-/// A bounded set that forgets its oldest member first.
-#[derive(Debug)]
-struct Remembered<T> {
-    members: HashSet<T>,
-    order: VecDeque<T>,
-    max: usize,
 }
 
 impl Default for DialLimits {
@@ -138,12 +106,7 @@ impl AddressBook {
             turns: Turns::default(),
             half_open: 0,
             connected: 0,
-            banned: Remembered::new(MAX_BANS),
-            filter: Arc::default(),
-            own: Remembered::new(MAX_OWN),
-            own_address: OwnAddress::default(),
-            surroundings: Surroundings::default(),
-            refused: Refused::default(),
+            gate: Gate::default(),
             misses: Misses::default(),
             seeding: false,
             turn: 0,
@@ -165,17 +128,7 @@ impl AddressBook {
     /// name. Who is on our private network or on this machine may name others there.
     pub fn add_told(&mut self, addr: SocketAddr, source: Source, teller: Option<IpAddr>, now: Instant) -> bool {
         let addr = canonical(addr);
-        let count = match () {
-            () if !is_dialable(addr) || !self.surroundings.reaches(addr.ip(), source, teller) => {
-                &mut self.refused.unreachable
-            }
-            () if self.filter.blocks(addr.ip()) => &mut self.refused.blocked,
-            () if self.is_banned(addr) => &mut self.refused.banned,
-            () if self.is_self(addr) => &mut self.refused.own,
-            () => return self.take_in(addr, source, teller.map(|ip| ip.to_canonical()), now),
-        };
-        *count += 1;
-        false
+        self.gate.admits(addr, source, teller) && self.take_in(addr, source, teller.map(|ip| ip.to_canonical()), now)
     }
 
     fn take_in(&mut self, addr: SocketAddr, source: Source, teller: Option<IpAddr>, now: Instant) -> bool {
@@ -194,7 +147,7 @@ impl AddressBook {
             return back || was_unknown;
         }
         if self.entries.len() >= self.limits.max_addresses && !self.make_room(addr.ip(), source, teller) {
-            self.refused.no_room += 1;
+            self.gate.had_no_room();
             return false;
         }
         let crowd = self.census.crowd(addr.ip(), teller);
@@ -277,13 +230,13 @@ impl AddressBook {
     /// port alone. The caller closes what is connected there.
     pub fn ban(&mut self, addr: SocketAddr) {
         let key = person(addr);
-        self.banned.insert(key);
+        self.gate.ban(addr);
         self.forget(|addr| person(addr) == key);
     }
 
     /// Whether an address is banned.
     pub fn is_banned(&self, addr: SocketAddr) -> bool {
-        self.banned.members.contains(&person(addr))
+        self.gate.is_banned(addr)
     }
 
     /// How the peer at an address has behaved so far, as is remembered of it elsewhere: a cheat is banned, others are
@@ -298,54 +251,50 @@ impl AddressBook {
 
     /// What is blocked from now on. The caller closes what is connected there.
     pub fn set_filter(&mut self, filter: Arc<IpFilter>) {
-        self.filter = filter;
-        let filter = Arc::clone(&self.filter);
+        self.gate.set_filter(Arc::clone(&filter));
         self.forget(|addr| filter.blocks(addr.ip()));
     }
 
     /// Whether an address is blocked.
     pub fn is_blocked(&self, addr: SocketAddr) -> bool {
-        self.filter.blocks(addr.ip())
+        self.gate.is_blocked(addr)
     }
 
     /// Where we are. Only what is named from now on is judged by it.
     pub fn set_surroundings(&mut self, surroundings: Surroundings) {
-        self.surroundings = surroundings;
+        self.gate.set_surroundings(surroundings);
         self.our_address_changed();
     }
 
     /// An address is our own: we listen there, or found ourselves there. It is never dialled again.
     pub fn learn_self(&mut self, addr: SocketAddr) {
         let addr = canonical(addr);
-        self.own.insert(addr);
+        self.gate.learn_self(addr);
         self.forget(|other| other == addr);
     }
 
     /// A peer says at which address it sees us (BEP 10 `yourip`): one voice of many.
     pub fn peer_sees_us(&mut self, peer: SocketAddr, ours: IpAddr) {
-        let before = [true, false].map(|v4| self.own_address.known(v4));
-        self.own_address.peer_says(peer.ip(), ours);
-        if before != [true, false].map(|v4| self.own_address.known(v4)) {
+        if self.gate.peer_sees_us(peer, ours) {
             self.our_address_changed();
         }
     }
 
     /// A tracker says at which address it sees us (BEP 24).
     pub fn tracker_sees_us(&mut self, ours: IpAddr) {
-        self.own_address.tracker_says(ours);
+        self.gate.tracker_sees_us(ours);
         self.our_address_changed();
     }
 
     /// The nodes of the DHT say at which address they see us (BEP 42): believed where neither trackers nor peers say.
     pub fn dht_sees_us(&mut self, ours: IpAddr) {
-        self.own_address.dht_says(ours);
+        self.gate.dht_sees_us(ours);
         self.our_address_changed();
     }
 
     /// At which address peers of this kind see us, as far as it is known.
     pub fn our_address(&self, v4: bool) -> Option<SocketAddr> {
-        let bound = self.surroundings.bound.filter(|ip| ip.is_ipv4() == v4 && !ip.is_unspecified());
-        Some(SocketAddr::new(self.own_address.known(v4).or(bound)?, self.surroundings.port))
+        self.gate.our_address(v4)
     }
 
     /// The canonical priority of a peer at an address (BEP 40); `None` while our own address is not known.
@@ -356,8 +305,7 @@ impl AddressBook {
 
     /// Whether an address is known to be our own.
     pub fn is_self(&self, addr: SocketAddr) -> bool {
-        let addr = canonical(addr);
-        self.own.members.contains(&addr) || self.our_address(addr.is_ipv4()) == Some(addr)
+        self.gate.is_self(canonical(addr))
     }
 
     /// Whether a person named an address.
@@ -372,7 +320,7 @@ impl AddressBook {
 
     /// How many addresses were refused, by why.
     pub fn refused(&self) -> Refused {
-        self.refused
+        self.gate.refused()
     }
 
     /// How many of the addresses were called in vain when they were called last, by why.
@@ -458,7 +406,7 @@ impl AddressBook {
     fn ended(&mut self, addr: SocketAddr, now: Instant, was_useful: bool) {
         let addr = canonical(addr);
         let turn = self.next_turn();
-        let unwanted = self.is_banned(addr) || self.is_self(addr) || self.is_blocked(addr);
+        let unwanted = self.gate.is_closed_to(addr);
         let Some(entry) = self.entries.get_mut(&addr).filter(|entry| entry.state != State::Idle) else { return };
         entry.turn = turn;
         entry.useful = was_useful;
@@ -525,23 +473,6 @@ impl AddressBook {
     fn next_turn(&mut self) -> u64 {
         self.turn += 1;
         self.turn
-    }
-}
-
-impl<T: Copy + Eq + std::hash::Hash> Remembered<T> {
-    fn new(max: usize) -> Self {
-        Self { members: HashSet::new(), order: VecDeque::new(), max }
-    }
-
-    fn insert(&mut self, member: T) {
-        if self.members.insert(member) {
-            self.order.push_back(member);
-        }
-        if self.order.len() > self.max
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.members.remove(&oldest);
-        }
     }
 }
 
