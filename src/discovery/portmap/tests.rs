@@ -1,12 +1,16 @@
 //! Mapping ports at small gateways of the tests' own, on loopback: ones that do as they are asked, and ones that do not.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::*;
+use super::asker::Via;
+use super::natpmp::Granted;
+use super::{Held, MapProtocol, MapState, PortMapSetup, PortMapper, Transport, has_restarted};
+use crate::config::{Bind, PortMapConfig};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const PORT: u16 = 6881;
@@ -314,21 +318,4 @@ fn hostile_gateways_are_given_up_and_lead_nowhere_else() {
     let (gateway, _asked) = udp_gateway(|_| Some(vec![0xff; 1500]));
     assert!(Mapper::start(Some(gateway), None, 60).failure().contains("gateway"));
     assert_eq!(elsewhere.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
-}
-
-#[test]
-fn the_default_gateway_is_read_from_the_routes_of_the_kernel() {
-    let gateway = |ip: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(ip));
-    let table = format!(
-        "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
-         wlan0\t00000000\t{}\t0003\t0\t0\t600\t00000000\t0\t0\t0\n\
-         eth0\t00000000\t{}\t0003\t0\t0\t100\t00000000\t0\t0\t0\n\
-         tun0\t00000000\t00000000\t0001\t0\t0\t50\t00000000\t0\t0\t0\n\
-         eth0\t0000A8C0\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0\nnonsense\n",
-        gateway([10, 0, 0, 1]),
-        gateway([192, 168, 0, 1]),
-    );
-    assert_eq!(gateway_in(&table, None), Some([192, 168, 0, 1].into()));
-    assert_eq!(gateway_in(&table, Some("wlan0")), Some([10, 0, 0, 1].into()));
-    assert_eq!(gateway_in(&table, Some("tun0")), None);
 }
