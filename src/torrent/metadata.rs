@@ -43,6 +43,7 @@ use candidates::Candidate;
 const TICK: Duration = Duration::from_millis(100);
 /// Addresses of trackers, links and persons that are remembered, for a torrent that turns out to be private.
 const VOUCHED: usize = 2_000;
+
 /// Starts a torrent of which only the magnet link is known. Returns at once.
 pub(crate) fn start(
     magnet: Magnet,
@@ -392,7 +393,7 @@ impl Search {
     }
 
     fn end(mut self) {
-        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.stop();
         self.phase = Phase::Paused;
         self.halt();
         let deadline = Instant::now() + self.resources.config.trackers.stop_grace;

@@ -47,7 +47,6 @@ mod work;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -437,7 +436,7 @@ impl Owner {
 
     fn end(mut self) {
         let grace = self.resources.config.trackers.stop_grace;
-        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.stop();
         let announcer = self.announcer.take();
         // Nobody is dialled or admitted any more.
         self.phase = Phase::Paused;

@@ -232,9 +232,14 @@ impl Shared {
         answer.recv().ok()
     }
 
-    /// The owner listens to nobody from here on; who asked it something gets no answer, instead of waiting for one.
-    pub(super) fn close(&self, inbox: &Receiver<Inbox>) {
+    /// The owner begins to end: who asks it something from here on does not wait for an answer.
+    pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// The owner, which was [stopped](Self::stop), listens to nobody any more: who asked it something before that gets no
+    /// answer, instead of waiting for one.
+    pub(super) fn close(&self, inbox: &Receiver<Inbox>) {
         while inbox.try_recv().is_ok() {}
     }
 
