@@ -112,10 +112,11 @@
 //!
 //! Beside the files, in `.ropewalk` below the download folder (or in [`Config::state_dir`]): `HASH.resume`, the
 //! journal, and `HASH.parts`, the bytes of skipped files that wanted pieces brought along, and for a magnet link
-//! `HASH.torrent`, so that its metadata is looked for only once. `HASH.lock` is there while a torrent is, and makes
-//! sure that one session at a time writes these, whichever process it is in; one that only reads ([`Check::ReadOnly`])
-//! needs none. A piece is recorded as durable only after its bytes were synced. After a kill, what was recorded is
-//! neither fetched nor hashed again, as long as length and modification time of the files fit; the rest is hashed.
+//! `HASH.torrent`, so that its metadata is looked for only once. `HASH.lock` is there while a torrent has its files
+//! open, and makes sure that one session at a time writes these, whichever process it is in; one that writes nothing
+//! ([`Check::ReadOnly`], [`Check::Hashed`], [`Start::Looking`]) needs none. A piece is recorded as durable only after
+//! its bytes were synced. After a kill, what was recorded is neither fetched nor hashed again, as long as length and
+//! modification time of the files fit; the rest is hashed.
 //!
 //! The id of the node of the DHT and the nodes that it knows are kept in [`DhtConfig::state_file`], if one is named.
 //!

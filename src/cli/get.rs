@@ -34,8 +34,7 @@ Download torrents
 Every byte is verified before it is written. A download that was stopped, however it was stopped, goes on with the \
 same command: what is verified is recorded in the folder .ropewalk beside the files. That folder stays after the end, \
 so that the same command says at once that there is nothing to do; it can be removed. Of a magnet link it also holds the \
-.torrent file, so that nothing has to be looked for the next time. One ropewalk at a time downloads a torrent into a \
-folder.";
+.torrent file, so that nothing has to be looked for the next time.";
 
 const EXAMPLES: &str = concat!(
     "\

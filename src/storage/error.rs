@@ -42,8 +42,8 @@ pub enum StorageError {
     },
     /// Somebody else downloads the same torrent with the same journal: each would undo what the other records.
     #[error(
-        "{path:?} is locked: another ropewalk is at work on this torrent there; wait until it ends, or choose another \
-         folder"
+        "{path:?} is locked: another ropewalk is at work on this torrent there; let that one end first, or choose other \
+         folders for the files and the journal"
     )]
     InUse {
         /// What stands beside the journal to be locked.

@@ -1,6 +1,6 @@
 //! What all torrents of a session share: settings, limits, memory, and what is known of peers.
 //!
-//! Everything in it is immutable, an atomic, or behind a lock that is held to look or to note, never across I/O.
+//! Everything in it is immutable, an atomic, or behind a lock that is held to look or to note.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};

@@ -4,6 +4,7 @@
 //! order through a bounded channel; what came of them goes to the owner's inbox. Between jobs it writes stored bytes to
 //! the disk when they pile up.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,6 +29,8 @@ use crate::storage::{Options, Storage, StorageError, Way, check};
 const QUEUE: usize = 1024;
 /// Files of a torrent that are open at the same time.
 const OPEN_FILES: usize = 128;
+/// How often the folder for the journal is made again where another torrent's end removes it, empty, at that moment.
+const LOCK_TRIES: u32 = 10;
 /// The thread's stack.
 const STACK: usize = 256 * 1024;
 
@@ -81,8 +84,10 @@ pub(super) enum Moment {
 
 struct Store {
     shared: Arc<Shared>,
-    /// Where the journal and the parts file are; `None` where nothing may be written.
+    /// Where the journal and the parts file are.
     folder: PathBuf,
+    /// The folder is `.ropewalk` beside the files, which goes where nothing is in it.
+    own_folder: bool,
     way: Way,
     hashing: Hashing,
     read_only: bool,
@@ -104,10 +109,13 @@ pub(super) fn start(
     hash8: &str,
 ) -> Result<Sender<Job>, NoThread> {
     let (jobs, queue) = bounded(QUEUE);
-    let folder = resources.config.state_dir.clone().unwrap_or_else(|| options.dir.join(".ropewalk"));
+    let state_dir = resources.config.state_dir.clone();
+    let own_folder = state_dir.is_none();
+    let folder = state_dir.unwrap_or_else(|| options.dir.join(".ropewalk"));
     let store = Store {
         shared: Arc::clone(shared),
         folder,
+        own_folder,
         way: match resources.config.resources.storing {
             Storing::Write => Way::Written,
             Storing::Map => Way::Mapped,
@@ -155,6 +163,8 @@ impl Store {
         let result = match job {
             // Nothing is kept, and what was a download before is none of our business now.
             Job::Keep(_) | Job::Alive | Job::Remove(_) if self.looking => Ok(()),
+            // The journal is somebody else's.
+            Job::Alive if self.read_only => Ok(()),
             Job::Recall => {
                 self.tell(StoreFact::Recalled(if self.looking { None } else { self.recall() }));
                 Ok(())
@@ -239,7 +249,10 @@ impl Store {
 
     /// Keeps the metainfo beside the journal, so that a magnet link needs no search the next time. Nothing is lost where
     /// that does not work.
-    fn keep(&self, metainfo: &Metainfo) {
+    fn keep(&mut self, metainfo: &Metainfo) {
+        if self.lock().is_err() {
+            return;
+        }
         let path = self.torrent_path();
         if std::fs::read(&path).is_ok_and(|there| there == metainfo.as_bytes()) {
             return;
@@ -253,26 +266,40 @@ impl Store {
         self.folder.join(self.name() + ".resume")
     }
 
-    /// Makes sure that nobody else writes this journal. Where a folder cannot be written, or knows no locks, nobody is kept
-    /// out: what follows says whether that matters.
+    /// Makes sure that nobody else is at work beside this journal. Where there can be no lock, nobody is kept out.
     fn lock(&mut self) -> Result<(), StorageError> {
-        if self.read_only || self.lock.is_some() {
+        if self.lock.is_some() {
             return Ok(());
         }
         let path = self.folder.join(self.name() + ".lock");
-        let lock = std::fs::create_dir_all(&self.folder).map_err(LockError::from).and_then(|()| Lock::take(&path));
-        match lock {
-            Ok(lock) => self.lock = Some(lock),
-            Err(LockError::Held) => return Err(StorageError::InUse { path }),
-            Err(LockError::Io(error)) => log::debug!("{}: not locked: {error}", path.display()),
-        }
+        let mut tries = 0..LOCK_TRIES;
+        let error = loop {
+            let made = std::fs::create_dir_all(&self.folder).map_err(LockError::from);
+            match made.and_then(|()| Lock::take(&path)) {
+                Ok(lock) => {
+                    self.lock = Some(lock);
+                    return Ok(());
+                }
+                Err(LockError::Held) => return Err(StorageError::InUse { path }),
+                Err(LockError::Io(error)) if error.kind() == ErrorKind::NotFound && tries.next().is_some() => {}
+                Err(LockError::Io(error)) => break error,
+            }
+        };
+        // Where nothing can be written, what follows says so.
+        let level = match error.kind() {
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => log::Level::Debug,
+            _ => log::Level::Warn,
+        };
+        log::log!(level, "{}: not locked, see that nobody else downloads it: {error}", path.display());
         Ok(())
     }
 
     fn unlock(&mut self) {
         if let Some(lock) = self.lock.take() {
             lock.remove();
-            // Only where it is empty: nothing came of it.
+        }
+        if self.own_folder {
+            // Only where it is empty.
             std::fs::remove_dir(&self.folder).ok();
         }
     }
@@ -280,7 +307,9 @@ impl Store {
     fn open(&mut self, opening: u32, how: Check, wanted: Vec<bool>) -> Result<(), StorageError> {
         // A second opening looks at the files anew.
         self.storage = None;
-        self.lock()?;
+        if !self.read_only {
+            self.lock()?;
+        }
         let layout = Arc::clone(self.shared.metainfo().layout());
         let options = Options {
             state_dir: self.folder.clone(),
@@ -398,15 +427,13 @@ impl Store {
         if data == Data::Keep {
             return Ok(());
         }
+        // Not what somebody else is at work on.
+        self.lock().inspect_err(|error| log::warn!("{}: nothing is removed: {error}", self.shared.name()))?;
         for path in [self.journal_path(), self.torrent_path()] {
             if let Err(error) = resume::remove(&path) {
                 log::warn!("{}: {error}", self.shared.name());
             }
         }
-        let result = self.with(Storage::remove_files);
-        self.unlock();
-        // Only where it is empty.
-        std::fs::remove_dir(&self.folder).ok();
-        result
+        self.with(Storage::remove_files)
     }
 }

@@ -170,8 +170,8 @@ fn seeding_ends_at_its_ratio() {
 #[test]
 fn a_seeder_whom_nobody_asks_says_so_once() {
     let folder = album();
-    // Long enough for three lines.
-    let (_, err) = run(folder.path(), &["seed", "album.torrent", "--port", "0", "--until", "17s"], 0);
+    // Long enough for two lines.
+    let (_, err) = run(folder.path(), &["seed", "album.torrent", "--port", "0", "--until", "12s"], 0);
     assert_eq!(err.matches("0 peers").count(), 1, "{err}");
 }
 
@@ -185,13 +185,16 @@ fn a_folder_that_cannot_be_one_is_code_5() {
 #[test]
 fn a_second_download_into_the_same_folder_is_code_5_and_leaves_the_first_alone() {
     let folder = album();
-    let (_seeder, addr) = Running::seeder(folder.path(), &["--limit-up", "2MB"]);
+    let (_seeder, addr) = Running::seeder(folder.path(), &[]);
     let get = ["get", "album.torrent", "-o", "out", "--peer", &addr, "--port", "0"];
-    let mut first = Running::start(folder.path(), &get);
-    first.wait_for(|event| event["event"] == "progress" && event["state"] == "downloading");
-    fails(folder.path(), &get, 5, "another ropewalk is at work on this torrent there; wait until it ends");
+    let mut first = Running::start(folder.path(), &[&get[..], &["--seed"]].concat());
+    first.wait_for(|event| event["event"] == "seeding");
+    fails(folder.path(), &get, 5, "another ropewalk is at work on this torrent there; let that one end first");
+    first.interrupt();
     let (code, events) = first.ended();
     assert_eq!((code, &event(&events, "summary")["result"]), (Some(0), &"done".into()));
+    let (out, _) = run(folder.path(), &get, 0);
+    assert!(out.contains("complete already"), "{out}");
     same_album(folder.path(), &folder.path().join("out"));
 }
 

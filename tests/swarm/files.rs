@@ -315,6 +315,43 @@ fn one_session_at_a_time_downloads_into_a_folder() {
 }
 
 #[test]
+fn what_another_session_is_at_work_on_is_not_removed() {
+    let payload = Payload::file("kept", 1_000_000, 16384);
+    let seeder = Client::seeding(&payload);
+    let client = Client::leeching(&payload, &[seeder.addr()]);
+    client.finishes(&payload);
+    let journal = client.path().join(format!(".ropewalk/{}.resume", payload.metainfo.info_hash()));
+    await_that("recorded", &client.torrent, || journal.exists());
+    let session = Session::new(config()).unwrap();
+    for check in [Check::Journal, Check::ReadOnly] {
+        let other = session.add(payload.metainfo.clone(), AddOptions { check, ..AddOptions::new(client.path()) });
+        let other = other.unwrap();
+        await_that("opened", &other, || matches!(other.state(), State::Failed(_) | State::Seeding));
+        other.remove(Data::Delete).unwrap();
+        assert_eq!(other.wait(PATIENCE), State::Stopped);
+        assert!(journal.exists() && client.path().join("kept").exists(), "{check:?}");
+    }
+}
+
+#[test]
+fn a_folder_for_journals_that_the_user_made_stays_and_what_a_killed_one_left_is_in_nobodys_way() {
+    let payload = Payload::file("in-the-way", 100_000, 16384);
+    let state = tempfile::tempdir().unwrap();
+    let config = || Config { state_dir: Some(state.path().into()), ..config() };
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("in-the-way")).unwrap();
+    let dir = Client::start(&payload, dir, config(), |_| ()).stop();
+    assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 0);
+
+    std::fs::remove_dir(dir.path().join("in-the-way")).unwrap();
+    std::fs::write(state.path().join(format!("{}.lock", payload.metainfo.info_hash())), "").unwrap();
+    let client = Client::start(&payload, dir, config(), |_| ());
+    await_that("opened", &client.torrent, || client.torrent.state() == State::Downloading);
+    client.stop();
+    assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 1, "the journal alone");
+}
+
+#[test]
 fn where_nothing_can_begin_no_folder_for_a_journal_is_left() {
     let payload = Payload::file("in-the-way", 100_000, 16384);
     let dir = tempfile::tempdir().unwrap();
