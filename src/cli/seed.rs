@@ -134,8 +134,8 @@ fn look(metainfo: &Metainfo, data: &Path) -> anyhow::Result<()> {
         "`ropewalk get` repairs them, once any that is too long is moved away, and with --files and --seed seeds a part"
     };
     let all = numbered(layout).count();
-    let which = if all == 1 { "the file".to_owned() } else { format!("{} of the {all} files", wrong.len()) };
-    let text = format!("{which} of {} cannot be seeded; {next}", metainfo.name());
+    let which = if all == 1 { String::new() } else { format!("{} of the {all} files of ", wrong.len()) };
+    let text = format!("{which}{} cannot be seeded; {next}", metainfo.name());
     let more = wrong.len().saturating_sub(NAMED);
     wrong.truncate(NAMED);
     let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };

@@ -18,7 +18,7 @@ use crossbeam_channel::Receiver;
 use indicatif::ProgressBar;
 #[cfg(feature = "upnp")]
 use ropewalk::Session;
-use ropewalk::{DhtState, Event, State, Stats};
+use ropewalk::{Data, DhtState, Event, State, Stats};
 
 use super::exit::{Code, code_of, io_text, text_of};
 use super::explain::Explain;
@@ -346,5 +346,19 @@ impl Row {
             self.say_done(stats, watch)?;
         }
         self.end(Code::Done, None, stats, watch)
+    }
+
+    fn end(&mut self, code: Code, why: Option<&str>, stats: &Stats, watch: &Watch<'_>) -> anyhow::Result<()> {
+        self.outcome = Some(code);
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        for cancel in self.job.pipe.iter().flat_map(|pipe| &pipe.cancels) {
+            cancel.cancel();
+        }
+        self.say_end(code, why, stats, watch)?;
+        // The others go on.
+        self.job.torrent.remove(Data::Keep).ok();
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use ropewalk::{Data, State, Stats};
+use ropewalk::{State, Stats};
 use serde_json::json;
 
 use super::programs::{self, with_id};
@@ -54,21 +54,14 @@ impl Row {
         }
     }
 
-    /// Ends it, and says how.
-    pub(super) fn end(
+    /// It has ended, in this way.
+    pub(super) fn say_end(
         &mut self,
         code: Code,
         why: Option<&str>,
         stats: &Stats,
         watch: &Watch<'_>,
     ) -> anyhow::Result<()> {
-        self.outcome = Some(code);
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
-        for cancel in self.job.pipe.iter().flat_map(|pipe| &pipe.cancels) {
-            cancel.cancel();
-        }
         let name = self.job.torrent.name();
         self.pass_events(watch);
         let explanation = self.explain.take().map(|mut explain| {
@@ -110,8 +103,6 @@ impl Row {
             // With a pipe, stdout is for the content alone.
             if self.job.pipe.is_some() { watch.screen.note(&table) } else { watch.screen.print(&table)? }
         }
-        // The others go on.
-        self.job.torrent.remove(Data::Keep).ok();
         Ok(())
     }
 
@@ -139,6 +130,11 @@ impl Row {
         }
         let is_first = std::mem::replace(&mut self.doing, doing).is_empty();
         self.told = now;
+        if changed {
+            // Why it waits was said already.
+            let said = matches!(stats.state, State::Waiting(_)).then(|| people::text(&self.job.torrent, stats));
+            self.said = said.unwrap_or_default();
+        }
         if self.bar.is_some() {
             self.draw(stats, is_first, now);
         } else if !changed && !watch.json.is_wanted() && (self.resumed || self.checked || self.searching) {
