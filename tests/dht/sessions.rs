@@ -169,14 +169,14 @@ fn two_sessions_with_one_file_are_two_nodes() {
     let payload = Payload::single(1000, PIECE, None);
     let folder = tempfile::tempdir().unwrap();
     let (_node, addr) = node(LOCAL, &[]);
-    let start = || {
+    let start = |data: &str| {
         let mut config = config(LOCAL, &[addr]);
         config.dht.state_file = Some(folder.path().join("dht"));
         let session = Session::new(config).unwrap();
-        add(&session, &payload.metainfo, &payload.data(), &[]);
+        add(&session, &payload.metainfo, &folder.path().join(data), &[]);
         session
     };
-    let sessions = [start(), start()];
+    let sessions = ["one", "other"].map(start);
     for session in &sessions {
         await_that("joined", || session.dht().unwrap().state == DhtState::Joined);
     }
