@@ -28,7 +28,7 @@
 //! | `check-N` | a run of pieces to hash | the disk | |
 //! | `announce-HASH8-TIER` | the trackers of a tier | a tracker, or the next announce | peers to the owner |
 //! | `announce-stop`, `announce-stopped` | trackers that are said farewell to | their answers, for a moment | |
-//! | `udp` | the UDP port, the node of the DHT on it, and the no for who calls by uTP | a datagram, the node's next deadline, or a wake | peers to owners that have room for them |
+//! | `udp` | the UDP port, the node of the DHT on it where there is one, and the no for who calls by uTP | a datagram, the node's next deadline, or a wake | peers to owners that have room for them |
 //! | `lsd` | the sockets of the local network (BEP 14) | neighbours, or the next announce | peers to the owners |
 //! | `port-map` | what the gateway passes on to us (feature `upnp`) | the gateway, or the next renewal | our outside address to the owners |
 //! | `accept` | a listening socket | callers | a new `rx` for each |

@@ -12,6 +12,7 @@ mod outlet;
 mod reception;
 mod records;
 mod registry;
+mod udp;
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,8 +28,7 @@ use crate::crew::{Crew, NoThread};
 use crate::discovery::PortMapper;
 use crate::discovery::{DhtStatus, LocalDiscovery, LocalListening, NodeHandle, Tls};
 use crate::metainfo::{InfoHash, Magnet, Metainfo};
-use crate::net::udp::UdpPort;
-use crate::net::utp::Refusal;
+use crate::net::udp::Waker;
 use crate::net::{BindError, Closer, Listener, Outlet, bind_listener};
 use crate::peer::{BufferPool, Valve};
 use crate::policy::IpFilter;
@@ -36,6 +36,7 @@ use crate::torrent::{self, Budget, Command, Resources, Shared, State, Torrent};
 use crate::wire::handshake::PeerId;
 use reception::{Doors, Greetings, Reception};
 use registry::Torrents;
+use udp::Udp;
 
 /// The stack of an accepting thread, and the measure for the others that the session starts for itself.
 const STACK: usize = 128 * 1024;
@@ -63,6 +64,8 @@ pub struct Session {
     greetings: Arc<Greetings>,
     #[cfg(feature = "upnp")]
     port_map: Option<PortMapper>,
+    /// Ends the thread at the UDP port, where there is one. The node of the DHT is kept in its file first.
+    udp: Option<Arc<Waker>>,
     /// Ends the thread that looks after what the session is bound to.
     outlet_stop: Arc<Closer>,
 }
@@ -139,7 +142,11 @@ impl Session {
         let crew = Arc::new(Crew::new(config.resources.max_threads));
         let thread = |error: NoThread| SessionError::Thread(error.to_string());
         let verify = torrent::verify::start(&crew, &config.resources).map_err(thread)?;
-        let dht = if config.dht.enabled { start_dht(&config, port, &crew, &outlet) } else { None };
+        let udp = match port {
+            // Nobody could call.
+            0 if !config.dht.enabled => Udp::default(),
+            port => udp::start(&config, port, &crew, &outlet),
+        };
         let resources = Arc::new(Resources {
             crew: Arc::clone(&crew),
             our_id: PeerId::ropewalk(std::array::from_fn(|_| fastrand::u8(..))),
@@ -152,7 +159,7 @@ impl Session {
             down: Arc::new(Valve::new(config.limits.down)),
             up: Arc::new(Valve::new(config.limits.up)),
             tls: Tls::default(),
-            dht,
+            dht: udp.dht,
             local: local.as_ref().map(|(local, _)| local.clone()),
             key_for_trackers: fastrand::u32(..),
             next_key: AtomicU32::new(0),
@@ -171,6 +178,7 @@ impl Session {
             greetings,
             #[cfg(feature = "upnp")]
             port_map: None,
+            udp: udp.waker,
             outlet_stop: Arc::default(),
         };
         let reception = Reception {
@@ -289,8 +297,8 @@ impl Drop for Session {
         for shared in torrents {
             shared.command(Command::Stop).ok();
         }
-        if let Some(dht) = &self.resources.dht {
-            dht.stop();
+        if let Some(udp) = &self.udp {
+            udp.stop();
         }
         // The verify workers end with the last sender; all others go with their torrents.
         self.resources.verify.lock().take();
@@ -313,18 +321,4 @@ fn listen(config: &Config) -> Result<Vec<Listener>, SessionError> {
     let fallback = ports == crate::config::ListenConfig::default().ports;
     let listeners = listeners.or_else(|error| if fallback { bind_listener(bind.as_ref(), 0..=0) } else { Err(error) });
     listeners.map_err(|source| SessionError::Listen { first, last, bind, source })
-}
-
-/// A node of the DHT, on the UDP port of the number that we listen on, so that one number serves both; or else on any. A
-/// session can do without. Who calls there by uTP is told to call by TCP.
-fn start_dht(config: &Config, port: u16, crew: &Crew, outlet: &Arc<Outlet>) -> Option<NodeHandle> {
-    let bind = |port| UdpPort::bind(config.listen.bind.as_ref(), port);
-    let started = bind(port).or_else(|_| bind(0)).map_err(|error| format!("no UDP port: {error}"));
-    let started = started.and_then(|mut port| {
-        port.follow(Arc::clone(outlet));
-        log::debug!("UDP on {:?}", port.addrs());
-        let refusal = Refusal::new(std::array::from_fn(|_| fastrand::u64(..)), Instant::now());
-        NodeHandle::start(port, config.dht.clone(), vec![Box::new(refusal)], crew).map_err(|error| error.to_string())
-    });
-    started.inspect_err(|error| log::warn!("the DHT is not used: {error}")).ok()
 }

@@ -1,11 +1,13 @@
 //! A seeder that is called by peers that misbehave.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use ropewalk::Session;
 use ropewalk::wire::handshake::Reserved;
 use ropewalk::wire::message::Message;
+use ropewalk::wire::utp::{Header, Kind};
 
 use crate::support::payload::Payload;
 use crate::support::scripted::{RESERVED, Wire, random_id};
@@ -242,4 +244,32 @@ fn toggling_interest_ten_thousand_times_harms_nobody() {
     }
     wire.stream.write_all(&out).ok();
     seeder.still_serves();
+}
+
+#[test]
+fn who_calls_by_utp_is_told_at_once_to_call_another_way_with_a_node_of_the_dht_and_without() {
+    for node in [false, true] {
+        let mut config = config();
+        config.dht.enabled = node;
+        config.dht.bootstrap.clear();
+        let session = Session::new(config).unwrap();
+        let socket = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.connect((Ipv4Addr::LOCALHOST, session.port())).unwrap();
+        let syn = Header {
+            kind: Kind::Syn,
+            connection_id: 77,
+            timestamp: 1,
+            difference: 0,
+            window: 1 << 20,
+            seq_nr: 1,
+            ack_nr: 0,
+        };
+        socket.send(&syn.encode()).unwrap();
+        let mut answer = [0; 100];
+        let len = socket.recv(&mut answer).unwrap();
+        let answer = Header::decode(&answer[..len]).unwrap();
+        assert_eq!((answer.kind, answer.connection_id, answer.ack_nr), (Kind::Reset, 77, 1));
+        session.shutdown();
+    }
 }
