@@ -113,7 +113,7 @@ impl RateMeter {
         Self { first: None, slots: [0; SLOTS], newest: 0, total: 0 }
     }
 
-    /// Counts `n` bytes.
+    /// Counts `n` bytes. Who looks only now and then, at what went through since the last look, counts it as of that one.
     pub fn add(&mut self, n: u64, now: Instant) {
         let first = *self.first.get_or_insert(now);
         let slot = slot_of(first, now).max(self.newest);
@@ -338,6 +338,21 @@ mod tests {
             prop_assert!(meter.rate(now) <= since(5_000));
             prop_assert!(meter.rate(now) >= since(4_750) / 5);
             prop_assert_eq!(meter.total(), seen.iter().map(|(_, n)| n).sum::<u64>());
+        }
+    }
+
+    #[test]
+    fn a_flow_that_is_looked_at_four_times_a_second_is_metered_at_its_rate() {
+        let start = Instant::now();
+        let mut meter = RateMeter::new();
+        // Looks are late by some, as they are.
+        let looks = (1..=100u64).map(|tick| start + Duration::from_millis(tick * 250 + tick % 7));
+        let mut last = start;
+        for now in looks {
+            meter.add((now - last).as_millis() as u64 * 10_000, last);
+            last = now;
+            let rate = meter.rate(now);
+            assert!(now - start < Duration::from_secs(1) || rate.abs_diff(10_000_000) < 150_000, "{rate}");
         }
     }
 

@@ -205,8 +205,9 @@ struct Owner {
     before: Option<Totals>,
     down_meter: RateMeter,
     up_meter: RateMeter,
-    /// The traffic that the meters have seen.
+    /// The traffic that the meters have seen, and when they last looked.
     measured: (u64, u64),
+    measured_at: Instant,
     /// Wanted bytes, and those of them that are verified.
     progress: (u64, u64),
     /// The pieces that readers wait for, first things first.
@@ -285,6 +286,7 @@ impl Owner {
             down_meter: RateMeter::new(),
             up_meter: RateMeter::new(),
             measured: (0, 0),
+            measured_at: now,
             progress: (0, 0),
             urgent: Vec::new(),
             situation: Activity::Files,

@@ -89,6 +89,8 @@ impl Owner {
     }
 
     fn measure(&mut self, now: Instant) {
+        // What is found now went through since the last look: counted as of now, it would be more than its time.
+        let since = std::mem::replace(&mut self.measured_at, now);
         for peer in self.peers.values_mut() {
             peer.refused.retain(|_, until| *until > now);
             let traffic = &peer.link.traffic;
@@ -105,14 +107,14 @@ impl Owner {
             }
             for (meter, news) in [(&mut peer.down.0, got), (&mut peer.up.0, sent)] {
                 if news > 0 || !meter.has_begun() {
-                    meter.add(news, now);
+                    meter.add(news, since);
                 }
             }
             (peer.down.1, peer.up.1) = (down, up);
         }
         let (down, up) = (Traffic::read(&self.traffic.down), Traffic::read(&self.traffic.up));
-        self.down_meter.add(down - self.measured.0, now);
-        self.up_meter.add(up - self.measured.1, now);
+        self.down_meter.add(down - self.measured.0, since);
+        self.up_meter.add(up - self.measured.1, since);
         self.measured = (down, up);
         Traffic::add(&self.traffic.wasted, self.desk.take_dropped());
     }
