@@ -155,6 +155,7 @@ impl Session {
             outlet,
             verify: Mutex::new(Some(verify)),
             budget: Arc::new(Budget::new(config.resources.in_flight)),
+            claims: Arc::default(),
             pool: BufferPool::new(),
             down: Arc::new(Valve::new(config.limits.down)),
             up: Arc::new(Valve::new(config.limits.up)),

@@ -42,12 +42,22 @@ pub enum StorageError {
     },
     /// Somebody else downloads the same torrent with the same journal: each would undo what the other records.
     #[error(
-        "{path:?} is locked: another ropewalk is at work on this torrent there; let that one end first, or choose other \
+        "another ropewalk is at work on this torrent here ({path:?} is locked); let that one end first, or choose other \
          folders for the files and the journal"
     )]
     InUse {
         /// What stands beside the journal to be locked.
         path: PathBuf,
+    },
+    /// Another torrent of the session is at work on the same file.
+    #[error(
+        "{path:?} is a file of another torrent, too, which is at work on it ({other}); download them into different folders"
+    )]
+    Shared {
+        /// The file.
+        path: PathBuf,
+        /// The name of the other torrent.
+        other: String,
     },
     /// The file system is mounted read-only.
     #[error("{path:?} is on a read-only file system; choose another folder, or mount it writable")]

@@ -10,6 +10,7 @@
 //!   connected. [`peers`]: what it does about what they say. [`giving`]: what it gives them. [`trust`]: whom it trusts.
 //!   [`twins`]: peers that are connected twice. [`exchange`]: what peers say of peers. [`work`]: who fetches what.
 //!   [`status`]: ticks and snapshots.
+//! - [`claims`]: which files the torrents of a session are at work on.
 //! - [`dht`]: how it takes part in the distributed hash table.
 //! - [`desk`]: the pieces in flight. [`suspects`]: who lied. [`store`]: the thread that opens, checks and journals files.
 //! - [`look`]: what the swarm looks like. [`explain`]: where the time went, [`words`]: the same in words.
@@ -18,6 +19,7 @@
 //!   for peers.
 
 mod announce;
+mod claims;
 mod control;
 mod desk;
 mod dht;

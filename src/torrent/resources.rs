@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use parking_lot::{Mutex, RwLock};
 
+use super::claims::Claims;
 use super::desk::Budget;
 use super::shared::Shared;
 use super::trust;
@@ -37,6 +38,8 @@ pub(crate) struct Resources {
     /// Whole pieces for the verify workers, which end when this is taken and the last torrent is gone. Locked to look.
     pub(crate) verify: Mutex<Option<Sender<FullPiece>>>,
     pub(crate) budget: Arc<Budget>,
+    /// Which files the torrents are at work on.
+    pub(crate) claims: Arc<Claims>,
     pub(crate) pool: Arc<BufferPool>,
     pub(crate) down: Arc<Valve>,
     pub(crate) up: Arc<Valve>,

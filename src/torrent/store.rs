@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select_biased};
 
+use super::claims::{Claimed, Claims, Content, Overlap};
 use super::handle::{Data, Event, State};
 use super::inbox::{Inbox, StoreFact};
 use super::shared::Shared;
@@ -97,6 +98,9 @@ struct Store {
     journal: Option<Journal>,
     /// Keeps others from the journal, where it can be had.
     lock: Option<Lock>,
+    /// Keep other torrents of the session from the files.
+    claims: Arc<Claims>,
+    claimed: Option<Claimed>,
     /// Wanted files that there was no room for.
     unmade: Vec<FileIndex>,
 }
@@ -126,6 +130,8 @@ pub(super) fn start(
         storage: None,
         journal: None,
         lock: None,
+        claims: Arc::clone(&resources.claims),
+        claimed: None,
         unmade: Vec::new(),
     };
     resources.crew.spawn(format!("store-{hash8}"), STACK, move || store.run(&queue))?;
@@ -152,6 +158,7 @@ impl Store {
                 recv(due) -> _ => self.storage.iter().for_each(|storage| storage.write_back()),
             }
         }
+        self.claimed = None;
         self.unlock();
         // The owner has let go of us, and the files are as they will stay: this is the end of the torrent.
         self.shared.publish_state(State::Stopped);
@@ -173,10 +180,19 @@ impl Store {
                 self.keep(&metainfo);
                 Ok(())
             }
-            Job::Open { number, check, wanted } => self.open(number, check, wanted),
+            Job::Open { number, check, wanted } => {
+                let opened = self.open(number, check, wanted);
+                if opened.is_err() {
+                    self.claimed = None;
+                }
+                opened
+            }
             Job::Want(file, wanted) => self.want(file, wanted),
             Job::Retry { needed } => self.retry(needed),
-            Job::Finish(file) => self.with(|storage| storage.finish_file(file)),
+            Job::Finish(file) => {
+                self.claimed.iter().for_each(|claimed| claimed.finish(file));
+                self.with(|storage| storage.finish_file(file))
+            }
             Job::Record(record) => {
                 let result = self.record(&record);
                 self.tell(StoreFact::Recorded { synced: record.moment == Moment::Underway });
@@ -207,6 +223,9 @@ impl Store {
 
     /// Makes a file, or remembers that there was no room for it.
     fn want(&mut self, file: FileIndex, wanted: bool) -> Result<(), StorageError> {
+        if wanted && let Some(claimed) = self.claimed.as_ref().filter(|_| !self.read_only) {
+            claimed.want(file).map_err(|overlap| self.overlapping(overlap))?;
+        }
         self.unmade.retain(|&unmade| unmade != file);
         let result = self.with(|storage| storage.set_wanted(file, wanted));
         if result.as_ref().is_err_and(StorageError::is_out_of_space) {
@@ -307,8 +326,12 @@ impl Store {
     fn open(&mut self, opening: u32, how: Check, wanted: Vec<bool>) -> Result<(), StorageError> {
         // A second opening looks at the files anew.
         self.storage = None;
+        self.claimed = None;
         if !self.read_only {
             self.lock()?;
+        }
+        if !self.looking {
+            self.claim(&wanted)?;
         }
         let layout = Arc::clone(self.shared.metainfo().layout());
         let options = Options {
@@ -351,6 +374,9 @@ impl Store {
                 have.set(piece);
             }
         }
+        if let Some(claimed) = self.claimed.as_ref().filter(|_| !self.read_only) {
+            claimed.settle(&have).map_err(|overlap| self.overlapping(overlap))?;
+        }
         let mut journal = found.unwrap_or_else(|| Journal::new(info_hash, &layout, JOURNAL * 2));
         // Only what was durable and is still right stays durable.
         let mut durable = Bits::new(have.len());
@@ -371,6 +397,33 @@ impl Store {
         // From now on the journal says that somebody is at work on these files.
         self.record(&first)?;
         Ok(())
+    }
+
+    /// Claims the files, and says that nothing is to be written to them where that is known.
+    fn claim(&mut self, wanted: &[bool]) -> Result<(), StorageError> {
+        let metainfo = self.shared.metainfo();
+        let content = Content {
+            info_hash: self.shared.info_hash,
+            name: metainfo.name(),
+            dir: &self.shared.dir,
+            layout: metainfo.layout(),
+        };
+        match self.claims.claim(&content, wanted) {
+            Ok(claimed) => {
+                if self.read_only {
+                    claimed.settle_to_read();
+                }
+                self.claimed = Some(claimed);
+                Ok(())
+            }
+            // Whoever only reads sees what it finds.
+            Err(_) if self.read_only => Ok(()),
+            Err(overlap) => Err(self.overlapping(overlap)),
+        }
+    }
+
+    fn overlapping(&self, Overlap { path, other }: Overlap) -> StorageError {
+        StorageError::Shared { path: self.shared.dir.join(path), other }
     }
 
     fn check(&self, storage: &Storage, which: &Bits) -> Bits {

@@ -284,9 +284,7 @@ impl Owner {
         }
         drop(have);
         for file in complete {
-            if layout.file(file).attributes().executable {
-                self.job(Job::Finish(file));
-            }
+            self.job(Job::Finish(file));
             self.shared.tell(&Event::File(file));
         }
     }

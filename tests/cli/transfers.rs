@@ -189,7 +189,7 @@ fn a_second_download_into_the_same_folder_is_code_5_and_leaves_the_first_alone()
     let get = ["get", "album.torrent", "-o", "out", "--peer", &addr, "--port", "0"];
     let mut first = Running::start(folder.path(), &[&get[..], &["--seed"]].concat());
     first.wait_for(|event| event["event"] == "seeding");
-    fails(folder.path(), &get, 5, "another ropewalk is at work on this torrent there; let that one end first");
+    fails(folder.path(), &get, 5, "another ropewalk is at work on this torrent here");
     first.interrupt();
     let (code, events) = first.ended();
     assert_eq!((code, &event(&events, "summary")["result"]), (Some(0), &"done".into()));

@@ -315,6 +315,37 @@ fn one_session_at_a_time_downloads_into_a_folder() {
 }
 
 #[test]
+fn two_torrents_do_not_write_into_one_file_and_may_both_seed_it() {
+    let payload = Payload::folder("same", &[("a", 500_000), ("b", 30_000)], 16384, false);
+    let other = Payload::folder("same", &[("a", 500_000), ("b", 30_001)], 16384, false);
+    let finer = Payload::folder("same", &[("a", 500_000), ("b", 30_000)], 32768, false);
+    let seeder = Client::seeding(&payload);
+    let client = Client::leeching(&payload, &[]);
+    await_that("opened", &client.torrent, || client.torrent.state() == State::Downloading);
+    let add = |payload: &Payload| client.session.add(payload.metainfo.clone(), AddOptions::new(client.path())).unwrap();
+    for payload in [&other, &finer] {
+        let second = add(payload);
+        let State::Failed(failure) = second.wait(PATIENCE) else { panic!("{:?}", second.state()) };
+        assert!(failure.disk && failure.message.contains("a file of another torrent"), "{failure:?}");
+        assert!(failure.message.contains(client.path().join("same").to_str().unwrap()), "{failure:?}");
+    }
+    client.torrent.add_peer(seeder.addr()).unwrap();
+    client.finishes(&payload);
+    // Nothing is to be written any more: where all of it is there, it is seeded, too.
+    let [other, finer] = [&other, &finer].map(|payload| {
+        let torrents = client.session.torrents();
+        torrents.into_iter().find(|torrent| torrent.info_hash() == payload.metainfo.info_hash()).unwrap()
+    });
+    await_that("seeded, too", &finer, || {
+        finer.resume().unwrap();
+        finer.wait(PATIENCE) == State::Seeding
+    });
+    other.resume().unwrap();
+    assert!(matches!(other.wait(PATIENCE), State::Failed(_)), "{:?}", other.state());
+    client.finishes(&payload);
+}
+
+#[test]
 fn what_another_session_is_at_work_on_is_not_removed() {
     let payload = Payload::file("kept", 1_000_000, 16384);
     let seeder = Client::seeding(&payload);
