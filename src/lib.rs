@@ -112,8 +112,8 @@
 //!
 //! Beside the files, in `.ropewalk` below the download folder (or in [`Config::state_dir`]): `HASH.resume`, the
 //! journal, and `HASH.parts`, the bytes of skipped files that wanted pieces brought along, and for a magnet link
-//! `HASH.torrent`, so that its metadata is looked for only once. `HASH.lock` is there while a torrent has its files
-//! open, and makes sure that one session at a time writes these, whichever process it is in; one that writes nothing
+//! `HASH.torrent`, so that its metadata is looked for only once. `HASH.lock` is there while a torrent is in a
+//! session, and makes sure that one session at a time writes these, whichever process it is in; one that writes nothing
 //! ([`Check::ReadOnly`], [`Check::Hashed`], [`Start::Looking`]) needs none. A piece is recorded as durable only after
 //! its bytes were synced. After a kill, what was recorded is neither fetched nor hashed again, as long as length and
 //! modification time of the files fit; the rest is hashed.

@@ -33,7 +33,7 @@ fn a_torrent_larger_than_the_disk_is_refused_before_the_first_byte() {
     let payload = Payload::single(20_000_000, PIECE, None);
     let (session, seed, addr) = seeder(&payload, None);
     let said = Ropewalk::get(&payload, disk.path(), addr).end();
-    assert_disk_error(&said, &["disk full", disk.path().to_str().unwrap(), "20000000 bytes", "free"]);
+    assert_disk_error(&said, &["disk full", disk.path().to_str().unwrap(), "19.1 MiB needed in", "free"]);
     assert_eq!(seed.stats().uploaded, 0);
     assert!(!disk.path().join("payload.bin").exists());
     session.shutdown();

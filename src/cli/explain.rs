@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use console::measure_text_width;
 use indicatif::ProgressBar;
 use ropewalk::{Explanation, Stats, Times, Torrent};
 use serde_json::{Map, Value, json};
@@ -16,6 +17,8 @@ const EVERY: Duration = Duration::from_millis(500);
 const BACK: usize = 10;
 /// The peers in the table.
 const PEERS: usize = 10;
+/// What a terminal has at least.
+const COLUMNS: usize = 80;
 
 /// What is told of one torrent.
 pub struct Explain {
@@ -70,7 +73,7 @@ pub fn table(explanation: &Explanation, stats: &Stats) -> String {
     let mut peers: Vec<_> = explanation.peers.iter().collect();
     peers.sort_by_key(|peer| std::cmp::Reverse((peer.downloaded, peer.connection.total())));
     if !peers.is_empty() {
-        lines.push(format!("{:>11}  {:>12}  {:<44}  mostly", "downloaded", "connected", "peer"));
+        lines.push(format!("{:>9}  {:>7}  {:<31}  mostly", "received", "met for", "peer"));
     }
     for peer in peers.iter().take(PEERS) {
         let (total, longest) = (peer.connection.total(), peer.connection.longest());
@@ -78,10 +81,14 @@ pub fn table(explanation: &Explanation, stats: &Stats) -> String {
             format!("{activity} ({} %)", percent(spent.as_millis() as u64, total.as_millis() as u64))
         });
         let name = format!("{} ({})", peer.addr, printable(&peer.client));
-        lines.push(format!("{:>11}  {:>12}  {name:<44}  {mostly}", size(peer.downloaded), time(total)));
+        let line = format!("{:>9}  {:>7}  {name:<31}", size(peer.downloaded), time(total));
+        match measure_text_width(&line) + 2 + measure_text_width(&mostly) {
+            ..=COLUMNS => lines.push(format!("{line}  {mostly}")),
+            _ => lines.extend([line.trim_end().to_owned(), format!("{:20}{mostly}", "")]),
+        }
     }
     if peers.len() > PEERS {
-        lines.push(format!("{:>11}  and {} more", "", peers.len() - PEERS));
+        lines.push(format!("{:>9}  and {} more", "", peers.len() - PEERS));
     }
     lines.join("\n")
 }

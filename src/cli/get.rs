@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,8 @@ Download torrents
 Every byte is verified before it is written. A download that was stopped, however it was stopped, goes on with the \
 same command: what is verified is recorded in the folder .ropewalk beside the files. That folder stays after the end, \
 so that the same command says at once that there is nothing to do; it can be removed. Of a magnet link it also holds the \
-.torrent file, so that nothing has to be looked for the next time.";
+.torrent file, so that nothing has to be looked for the next time. A disk with too little room is an error at the start; \
+one that fills up later is waited for.";
 
 const EXAMPLES: &str = concat!(
     "\
@@ -156,6 +157,12 @@ pub fn run(args: &Args, screen: &Screen, stop: &Stop) -> anyhow::Result<Code> {
         let text = "-o - writes the bytes of one torrent to stdout and nothing else; \
                     it goes with a single SOURCE, without --json and --seed";
         return Err(failed(Code::Usage, text));
+    }
+    if to_stdout && io::stdout().is_terminal() {
+        return Err(failed(
+            Code::Usage,
+            "-o - would write the bytes to the terminal; pipe them into a program or a file",
+        ));
     }
     if args.trace.is_some() && args.source.len() > 1 {
         return Err(failed(Code::Usage, "--trace shows one torrent; give a single SOURCE"));

@@ -131,7 +131,7 @@ fn look(metainfo: &Metainfo, data: &Path) -> anyhow::Result<()> {
     } else if !data.join(metainfo.name()).exists() {
         "give the folder that holds it with --data"
     } else {
-        "`ropewalk get` repairs them, once any that is too long is moved away, and with --files and --seed seeds a part"
+        "`ropewalk get` fetches what is missing, once what is too long is moved away, and with --files and --seed seeds a part"
     };
     let all = numbered(layout).count();
     let which = if all == 1 { String::new() } else { format!("{} of the {all} files of ", wrong.len()) };

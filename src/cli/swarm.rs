@@ -374,7 +374,9 @@ fn bars(histogram: &BTreeMap<u32, u32>) -> Vec<String> {
 fn tracker_text(tracker: &TrackerStatus) -> String {
     let mut said: Vec<String> = Vec::new();
     if let (Some(seeders), Some(leechers)) = (tracker.seeders, tracker.leechers) {
-        said.push(format!("{seeders} seeds, {leechers} leechers"));
+        let [seeds, leechers] = [(seeders, "seed", "seeds"), (leechers, "leecher", "leechers")]
+            .map(|(number, one, more)| count(number as usize, one, more));
+        said.push(format!("{seeds}, {leechers}"));
     }
     if let Some(scrape) = tracker.scrape {
         said.push(format!("scrape: {} and {}, completed {}", scrape.seeders, scrape.leechers, scrape.completed));

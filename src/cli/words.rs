@@ -49,6 +49,7 @@ pub fn percent(done: u64, total: u64) -> u64 {
 pub fn time(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
+        1..10 if time.subsec_millis() == 0 => format!("{seconds} s"),
         0..10 => format!("{:.1} s", time.as_secs_f64()),
         10..60 => format!("{seconds} s"),
         60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),

@@ -3,8 +3,10 @@
 //! It owns the one error type of the storage and the translation from the system's errors; it refuses to guess: what is
 //! not known stays [`StorageError::Io`] with its source.
 
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
+
+use bytesize::ByteSize;
 
 /// Why the files of a torrent could not be opened, read or written. It ends that torrent (or pauses it, see
 /// [`is_out_of_space`](Self::is_out_of_space)), never a peer.
@@ -14,7 +16,9 @@ use std::path::{Path, PathBuf};
 pub enum StorageError {
     /// There is less free room than the files that are still missing need, both in bytes. Nothing was written.
     #[error(
-        "disk full: {path:?} needs {needed} bytes and {available} are free; free some room or choose another folder"
+        "disk full: {} needed in {path:?} and {} free; free some room or choose another folder",
+        size(*.needed),
+        size(*.available)
     )]
     NotEnoughSpace {
         /// The download folder.
@@ -25,7 +29,7 @@ pub enum StorageError {
         available: u64,
     },
     /// The disk became full while writing.
-    #[error("disk full: {path:?} needs {needed} bytes more; free some room, it goes on by itself")]
+    #[error("disk full: no room for {} more of {path:?}; free some room, it goes on by itself", size(*.needed))]
     DiskFull {
         /// The file.
         path: PathBuf,
@@ -33,7 +37,7 @@ pub enum StorageError {
         needed: u64,
     },
     /// The user's quota is used up.
-    #[error("disk quota exceeded: {path:?} needs {needed} bytes more; free some room, it goes on by itself")]
+    #[error("disk quota exceeded: no room for {} more of {path:?}; free some room, it goes on by itself", size(*.needed))]
     QuotaExceeded {
         /// The file.
         path: PathBuf,
@@ -160,6 +164,11 @@ impl StorageError {
     }
 }
 
+/// As people read it.
+fn size(bytes: u64) -> impl fmt::Display {
+    ByteSize::b(bytes).display().iec()
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -175,7 +184,10 @@ mod tests {
     fn the_errors_that_a_person_can_act_on_say_where_and_what_to_do() {
         let full = of(libc::ENOSPC);
         assert!(full.is_out_of_space() && full.needed() == 10);
-        assert_eq!(full.to_string(), r#"disk full: "/x/y" needs 10 bytes more; free some room, it goes on by itself"#);
+        assert_eq!(
+            full.to_string(),
+            r#"disk full: no room for 10 B more of "/x/y"; free some room, it goes on by itself"#
+        );
         assert!(of(libc::EDQUOT).is_out_of_space() && of(libc::EDQUOT).needed() == 0);
         assert!(matches!(of(libc::EROFS), StorageError::ReadOnly { .. }));
         assert!(matches!(of(libc::EACCES), StorageError::Denied { .. }));

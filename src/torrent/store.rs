@@ -172,10 +172,12 @@ impl Store {
             Job::Keep(_) | Job::Alive | Job::Remove(_) if self.looking => Ok(()),
             // The journal is somebody else's.
             Job::Alive if self.read_only => Ok(()),
-            Job::Recall => {
-                self.tell(StoreFact::Recalled(if self.looking { None } else { self.recall() }));
+            Job::Recall if self.looking => {
+                self.tell(StoreFact::Recalled(None));
                 Ok(())
             }
+            // Before somebody looks for what could not be kept.
+            Job::Recall => self.lock_unless_read_only().map(|()| self.tell(StoreFact::Recalled(self.recall()))),
             Job::Keep(metainfo) => {
                 self.keep(&metainfo);
                 Ok(())
@@ -285,6 +287,10 @@ impl Store {
         self.folder.join(self.name() + ".resume")
     }
 
+    fn lock_unless_read_only(&mut self) -> Result<(), StorageError> {
+        if self.read_only { Ok(()) } else { self.lock() }
+    }
+
     /// Makes sure that nobody else is at work beside this journal. Where there can be no lock, nobody is kept out.
     fn lock(&mut self) -> Result<(), StorageError> {
         if self.lock.is_some() {
@@ -327,9 +333,7 @@ impl Store {
         // A second opening looks at the files anew.
         self.storage = None;
         self.claimed = None;
-        if !self.read_only {
-            self.lock()?;
-        }
+        self.lock_unless_read_only()?;
         if !self.looking {
             self.claim(&wanted)?;
         }

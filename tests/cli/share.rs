@@ -267,12 +267,12 @@ fn whoever_opens_a_link_with_a_tracker_is_never_told_that_none_is_asked() {
     let link = format!("magnet:?xt=urn:btih:{}&tr=http://127.0.0.1:9/announce", "ab".repeat(20));
     let get = ["get", &link, "--bind", "127.0.0.1", "--port", "0", "--timeout", "1s"];
     let said = on_a_terminal(folder.path(), (100, 24), &get);
-    assert!(said.contains("looking for metadata") && said.contains("no metadata for 1.0 s"), "{said}");
+    assert!(said.contains("looking for metadata") && said.contains("no metadata for 1 s"), "{said}");
     assert!(!said.contains("no tracker is asked"), "{said}");
 }
 
 /// What `ropewalk` says on a terminal of so many columns and rows.
-fn on_a_terminal(folder: &Path, size: (u16, u16), args: &[&str]) -> String {
+pub(super) fn on_a_terminal(folder: &Path, size: (u16, u16), args: &[&str]) -> String {
     let (terminal, other) = super::terminal(size);
     let mut command = Command::new(assert_cmd::cargo::cargo_bin("ropewalk"));
     command.current_dir(folder).args(args).arg("--no-lsd").env("XDG_STATE_HOME", folder.join(STATE));

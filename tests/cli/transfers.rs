@@ -190,12 +190,51 @@ fn a_second_download_into_the_same_folder_is_code_5_and_leaves_the_first_alone()
     let mut first = Running::start(folder.path(), &[&get[..], &["--seed"]].concat());
     first.wait_for(|event| event["event"] == "seeding");
     fails(folder.path(), &get, 5, "another ropewalk is at work on this torrent here");
+    // Nor is somebody looked for who has the metadata of a link.
+    let (magnet, _) = run(folder.path(), &["magnet", "album.torrent"], 0);
+    let link = ["get", magnet.trim(), "-o", "out", "--peer", "127.0.0.1:9", "--port", "0"];
+    fails(folder.path(), &link, 5, "another ropewalk is at work on this torrent here");
     first.interrupt();
     let (code, events) = first.ended();
     assert_eq!((code, &event(&events, "summary")["result"]), (Some(0), &"done".into()));
     let (out, _) = run(folder.path(), &get, 0);
     assert!(out.contains("complete already"), "{out}");
     same_album(folder.path(), &folder.path().join("out"));
+}
+
+#[test]
+fn two_torrents_that_have_the_same_file_are_not_both_done() {
+    let folder = album();
+    let path = folder.path();
+    run(path, &["create", "album", "-o", "coarser.torrent", "--piece-length", "64K"], 0);
+    let (_seeder, addr) = Running::seeder(path, &[]);
+    // Nobody has the second one, should it be quicker to open.
+    let get =
+        ["get", "album.torrent", "coarser.torrent", "-o", "out", "--peer", &addr, "--port", "0", "--timeout", "3s"];
+    let (out, err) = run(path, &get, 5);
+    assert!(out.matches("done: out/album (").count() <= 1, "{out}");
+    assert!(err.contains("is a file of another torrent, too") && err.contains("different folders"), "{err}");
+}
+
+#[test]
+fn bytes_are_not_written_to_a_terminal() {
+    let folder = album();
+    let said = super::share::on_a_terminal(
+        folder.path(),
+        (100, 24),
+        &["get", "album.torrent", "-o", "-", "--peer", "127.0.0.1:9"],
+    );
+    assert!(said.contains("pipe them into a program"), "{said}");
+}
+
+#[test]
+fn a_seeder_says_that_its_tracker_does_not_answer() {
+    let folder = album();
+    let path = folder.path();
+    let create = ["create", "album", "-o", "told.torrent", "--tracker", "http://127.0.0.1:9/announce"];
+    run(path, &create, 0);
+    let (_, err) = run(path, &["seed", "told.torrent", "--port", "0", "--until", "7s"], 0);
+    assert!(err.contains("0 peers 0 B sent 127.0.0.1:9: cannot reach the tracker"), "{err}");
 }
 
 #[test]

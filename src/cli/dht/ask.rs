@@ -42,7 +42,7 @@ impl Asked<'_> {
         let addrs: Vec<_> = self.node.addrs().iter().map(ToString::to_string).collect();
         self.tell("listening", json!({ "addresses": addrs }), &format!("a node at {}", addrs.join(" and ")))?;
         let bar = self.bar("node");
-        let mut told = Instant::now();
+        let (mut told, mut said) = (Instant::now(), String::new());
         while Instant::now() < self.until {
             let status = self.node.status();
             let text = statistics(&status);
@@ -52,8 +52,9 @@ impl Asked<'_> {
                 told = Instant::now();
                 self.json.event("status", of_status(&status));
                 self.json.check()?;
-                if !self.json.is_wanted() {
+                if !self.json.is_wanted() && text != said {
                     self.screen.note(&text);
+                    said = text;
                 }
             }
             if self.stop.wait(LOOK) {

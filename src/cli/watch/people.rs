@@ -38,7 +38,10 @@ pub fn text(torrent: &Torrent, stats: &Stats) -> String {
         State::Waiting(why) => format!("waiting: {}", waiting(why, stats)),
         State::Seeding => {
             let (up, sent) = (rate(stats.up_rate), size(stats.uploaded));
-            format!("seeding  {up:>12} up  {peers}  {sent} sent")
+            // Nobody may come where a tracker tells nobody.
+            let failed = if stats.peers == 0 { failing_tracker(torrent) } else { None };
+            let failed = failed.map_or_else(String::new, |failed| format!("  {failed}"));
+            format!("seeding  {up:>12} up  {peers}  {sent} sent{failed}")
         }
         _ if stats.peers == 0 => {
             let percent = percent(stats.done, stats.wanted);
@@ -64,13 +67,11 @@ pub fn waiting(why: &str, stats: &Stats) -> String {
 pub fn why_alone(torrent: &Torrent, stats: &Stats) -> String {
     let trackers = torrent.trackers();
     let works = trackers.iter().any(|tracker| tracker.state == TrackerState::Working);
-    let failed = trackers.iter().find_map(|tracker| Some((tracker, tracker.error.as_ref()?)));
-    let asked = match failed {
+    let asked = match failing_tracker(torrent) {
         _ if trackers.is_empty() => stats.dht.is_none().then(|| "no tracker is asked".to_owned()),
         _ if works && stats.known == 0 => Some("the tracker knows nobody else".to_owned()),
         _ if works => None,
-        Some((tracker, error)) => Some(format!("{}: {}", host_of(&tracker.url), printable(&without_number(error)))),
-        None => Some("asking the tracker".to_owned()),
+        failing => Some(failing.unwrap_or_else(|| "asking the tracker".to_owned())),
     };
     let dht = stats.dht.as_ref().and_then(|dht| match dht.state {
         DhtState::Alone => Some("no node of the DHT answers"),
@@ -79,6 +80,12 @@ pub fn why_alone(torrent: &Torrent, stats: &Stats) -> String {
     });
     let asked = asked.into_iter().chain(dht.map(str::to_owned));
     addresses(stats).into_iter().chain(refused(stats)).chain(asked).collect::<Vec<_>>().join("; ")
+}
+
+/// What the first tracker that failed says.
+fn failing_tracker(torrent: &Torrent) -> Option<String> {
+    let said = |error: &String, url: &str| format!("{}: {}", host_of(url), printable(&without_number(error)));
+    torrent.trackers().iter().find_map(|tracker| Some(said(tracker.error.as_ref()?, &tracker.url)))
 }
 
 /// What came of the addresses that are known.
@@ -172,7 +179,7 @@ pub fn what_is_wrong(torrent: &Torrent) -> String {
         if bad > 0 {
             let path = torrent.path_of(file);
             wrong.push(match path.exists() {
-                true => format!("{}: {bad} of {}", shown(&path), count(of.len(), "piece", "pieces")),
+                true => format!("{}: {bad} of {} wrong", shown(&path), count(of.len(), "piece", "pieces")),
                 false => format!("{}: missing", shown(&path)),
             });
         }
@@ -181,7 +188,7 @@ pub fn what_is_wrong(torrent: &Torrent) -> String {
     wrong.truncate(NAMED);
     let more = if more > 0 { format!("\n  and {}", count(more, "file more", "files more")) } else { String::new() };
     format!(
-        "the files are not what the torrent says; `ropewalk get` into {} fetches them again\n  {}{more}",
+        "the files are not what the torrent says; `ropewalk get` into {} fetches what is wrong\n  {}{more}",
         torrent.dir().display(),
         wrong.join("\n  ")
     )

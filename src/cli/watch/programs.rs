@@ -105,6 +105,9 @@ pub fn progress(stats: &Stats, doing: &str) -> Value {
     fields
 }
 
+/// What a torrent is at that waits.
+pub const WAITING: &str = "waiting";
+
 pub fn doing(state: &State) -> &'static str {
     match state {
         // Paused is only how it waits between being opened and being let loose.
@@ -113,7 +116,7 @@ pub fn doing(state: &State) -> &'static str {
         State::Checking { .. } => "checking",
         State::Downloading => "downloading",
         State::Seeding => "seeding",
-        State::Waiting(_) => "waiting",
+        State::Waiting(_) => WAITING,
         State::Failed(_) => "failed",
         _ => "stopped",
     }

@@ -121,6 +121,10 @@ impl Row {
         if changed && let State::Waiting(why) = &stats.state {
             watch.screen.warn(&format!("{}: {}", self.job.torrent.name(), people::waiting(why, stats)));
         }
+        let goes_on = self.doing == programs::WAITING && matches!(stats.state, State::Downloading);
+        if goes_on && !watch.json.is_wanted() {
+            watch.screen.note(&format!("{}: it goes on", self.job.torrent.name()));
+        }
         // A program hears of every change, and of progress whether there is a bar or not.
         if watch.json.is_wanted() && (changed || now - self.told >= EVENT) {
             watch.json.event("progress", with_id(&self.job.torrent, programs::progress(stats, doing)));
@@ -164,7 +168,9 @@ impl Row {
         let name = self.job.torrent.name();
         let text = people::text(&self.job.torrent, stats);
         if text != self.said {
-            watch.screen.note(&format!("{name}: {}", text.trim_start()));
+            // Columns are for bars.
+            let words: Vec<_> = text.split_whitespace().collect();
+            watch.screen.note(&format!("{name}: {}", words.join(" ")));
             self.said = text;
         }
         if let Some(explain) = &mut self.explain {
