@@ -118,6 +118,9 @@
 //! its bytes were synced. After a kill, what was recorded is neither fetched nor hashed again, as long as length and
 //! modification time of the files fit; the rest is hashed.
 //!
+//! Torrents of one session do not write into each other's files: where two name the same one, and the later has anything
+//! to write there, it fails. Both may seed it.
+//!
 //! The id of the node of the DHT and the nodes that it knows are kept in [`DhtConfig::state_file`], if one is named.
 //!
 //! Where [`PeerConfig::reputation_file`] names one: a text file with a line for each of at most 10,000 peers, of what it

@@ -3,7 +3,8 @@
 //! It owns the crew of threads and the registry of torrents. What a torrent does is its owner's.
 //!
 //! - `reception`: the listening sockets, and callers until a torrent admits them. `registry`: the torrents by name.
-//! - `outlet`: whether what the session is bound to is there. `gateway`: the port outside (feature `upnp`).
+//! - `outlet`: whether what the session is bound to is there. `udp`: what is at the UDP port. `gateway`: the port outside
+//!   (feature `upnp`).
 //! - `records`: what is remembered of peers from one run to the next.
 
 #[cfg(feature = "upnp")]

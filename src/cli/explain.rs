@@ -73,7 +73,7 @@ pub fn table(explanation: &Explanation, stats: &Stats) -> String {
     let mut peers: Vec<_> = explanation.peers.iter().collect();
     peers.sort_by_key(|peer| std::cmp::Reverse((peer.downloaded, peer.connection.total())));
     if !peers.is_empty() {
-        lines.push(format!("{:>9}  {:>7}  {:<31}  mostly", "received", "met for", "peer"));
+        lines.push(format!("{:>9}  {:>7}  {:<31}  mostly", "received", "for", "peer"));
     }
     for peer in peers.iter().take(PEERS) {
         let (total, longest) = (peer.connection.total(), peer.connection.longest());

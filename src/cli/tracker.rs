@@ -370,7 +370,7 @@ fn fields(stats: &TrackerStats) -> serde_json::Value {
 fn said(stats: &TrackerStats) -> String {
     let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     format!(
-        "{}, {}, {}, {:.0} announced a second, {} refused{}",
+        "{}, {}, {}, {:.0} announces a second, {} refused{}",
         count(number(stats.torrents), "torrent", "torrents"),
         count(number(stats.seeders), "seeder", "seeders"),
         count(number(stats.leechers), "leecher", "leechers"),

@@ -16,9 +16,9 @@ use bytesize::ByteSize;
 pub enum StorageError {
     /// There is less free room than the files that are still missing need, both in bytes. Nothing was written.
     #[error(
-        "disk full: {} needed in {path:?} and {} free; free some room or choose another folder",
+        "disk full: {} needed in {path:?}, {} more than is free; free some room or choose another folder",
         size(*.needed),
-        size(*.available)
+        size(.needed.saturating_sub(*.available))
     )]
     NotEnoughSpace {
         /// The download folder.
@@ -29,7 +29,7 @@ pub enum StorageError {
         available: u64,
     },
     /// The disk became full while writing.
-    #[error("disk full: no room for {} more of {path:?}; free some room, it goes on by itself", size(*.needed))]
+    #[error("disk full: no room for {} of {path:?}; free some room, it goes on by itself", more(*.needed))]
     DiskFull {
         /// The file.
         path: PathBuf,
@@ -37,7 +37,7 @@ pub enum StorageError {
         needed: u64,
     },
     /// The user's quota is used up.
-    #[error("disk quota exceeded: no room for {} more of {path:?}; free some room, it goes on by itself", size(*.needed))]
+    #[error("disk quota exceeded: no room for {} of {path:?}; free some room, it goes on by itself", more(*.needed))]
     QuotaExceeded {
         /// The file.
         path: PathBuf,
@@ -53,9 +53,10 @@ pub enum StorageError {
         /// What stands beside the journal to be locked.
         path: PathBuf,
     },
-    /// Another torrent of the session is at work on the same file.
+    /// Another torrent of the session has the same file, and one of the two is to write to it.
     #[error(
-        "{path:?} is a file of another torrent, too, which is at work on it ({other}); download them into different folders"
+        "{path:?} is a file of another torrent, too ({other}); download them into different folders, or one after the \
+         other"
     )]
     Shared {
         /// The file.
@@ -162,6 +163,11 @@ impl StorageError {
             _ => Self::Io { path, source },
         }
     }
+}
+
+/// `10 B more`, or just `more`.
+fn more(bytes: u64) -> String {
+    if bytes == 0 { "more".to_owned() } else { format!("{} more", size(bytes)) }
 }
 
 /// As people read it.

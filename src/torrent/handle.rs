@@ -290,7 +290,8 @@ pub enum Event {
 pub enum Data {
     /// The files and the resume journal stay.
     Keep,
-    /// The torrent's files, its folders where they are empty, and the journal go.
+    /// The torrent's files, its folders where they are empty, and the journal go. What another torrent of the session has,
+    /// too, stays with all files, and everything does where another session is at work on the torrent.
     Delete,
 }
 

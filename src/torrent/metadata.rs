@@ -73,7 +73,7 @@ enum Phase {
     Paused,
     /// What all sockets are bound to is gone: until it is back.
     CutOff(Arc<str>),
-    /// What has the info-hash cannot be used.
+    /// What has the info-hash cannot be used, or the files are somebody else's for now.
     Failed(Failure),
 }
 
@@ -217,8 +217,14 @@ impl Search {
                 if !self.is_looking() {
                     self.options.start = Start::Running;
                 }
-                if matches!(self.phase, Phase::Paused) {
-                    self.go();
+                match &self.phase {
+                    Phase::Paused => self.go(),
+                    // Whoever was at work on its files may have gone.
+                    Phase::Failed(failure) if failure.disk => {
+                        self.set_phase(Phase::Recalling);
+                        self.jobs.send(Job::Recall).ok();
+                    }
+                    _ => {}
                 }
             }
             Command::Order(order) => self.options.order = order,

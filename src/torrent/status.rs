@@ -15,6 +15,8 @@ use crate::peer::{Activity, Traffic};
 
 /// How often chokes are decided (BEP 3).
 pub(super) const ROUND: Duration = Duration::from_secs(10);
+/// What a look finds after a longer time is not counted as any older: a meter would have forgotten it.
+const LATE: Duration = Duration::from_secs(1);
 /// How often the owner looks around.
 const TICK: Duration = Duration::from_millis(250);
 /// How often the journal is written while pieces arrive.
@@ -90,7 +92,7 @@ impl Owner {
 
     fn measure(&mut self, now: Instant) {
         // What is found now went through since the last look: counted as of now, it would be more than its time.
-        let since = std::mem::replace(&mut self.measured_at, now);
+        let since = std::mem::replace(&mut self.measured_at, now).max(now.checked_sub(LATE).unwrap_or(now));
         for peer in self.peers.values_mut() {
             peer.refused.retain(|_, until| *until > now);
             let traffic = &peer.link.traffic;

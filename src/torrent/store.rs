@@ -4,14 +4,15 @@
 //! order through a bounded channel; what came of them goes to the owner's inbox. Between jobs it writes stored bytes to
 //! the disk when they pile up.
 
-use std::io::ErrorKind;
+mod others;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select_biased};
 
-use super::claims::{Claimed, Claims, Content, Overlap};
+use super::claims::{Claimed, Claims, Overlap};
 use super::handle::{Data, Event, State};
 use super::inbox::{Inbox, StoreFact};
 use super::shared::Shared;
@@ -22,16 +23,15 @@ use crate::config::{AddOptions, Check, Priority, Start, Storing};
 use crate::crew::NoThread;
 use crate::hash::Hashing;
 use crate::metainfo::{FileIndex, Metainfo};
-use crate::storage::lock::{Lock, LockError};
+use crate::storage::lock::Lock;
 use crate::storage::resume::{self, Journal, Trust, touch, without_journal};
 use crate::storage::{Options, Storage, StorageError, Way, check};
+use others::shared;
 
 /// Jobs that wait; the owner only tries where a job is one of many alike.
 const QUEUE: usize = 1024;
 /// Files of a torrent that are open at the same time.
 const OPEN_FILES: usize = 128;
-/// How often the folder for the journal is made again where another torrent's end removes it, empty, at that moment.
-const LOCK_TRIES: u32 = 10;
 /// The thread's stack.
 const STACK: usize = 256 * 1024;
 
@@ -45,8 +45,8 @@ pub(super) enum Job {
     Open { number: u32, check: Check, wanted: Vec<bool> },
     /// A file is wanted now, or is not.
     Want(FileIndex, bool),
-    /// A file is complete.
-    Finish(FileIndex),
+    /// Files are complete.
+    Finish(Vec<FileIndex>),
     /// Write the journal.
     Record(Record),
     /// Nothing arrived that would be recorded, but it may any moment.
@@ -98,6 +98,8 @@ struct Store {
     journal: Option<Journal>,
     /// Keeps others from the journal, where it can be had.
     lock: Option<Lock>,
+    /// It was said that it cannot.
+    said_unlocked: bool,
     /// Keep other torrents of the session from the files.
     claims: Arc<Claims>,
     claimed: Option<Claimed>,
@@ -130,6 +132,7 @@ pub(super) fn start(
         storage: None,
         journal: None,
         lock: None,
+        said_unlocked: false,
         claims: Arc::clone(&resources.claims),
         claimed: None,
         unmade: Vec::new(),
@@ -176,8 +179,7 @@ impl Store {
                 self.tell(StoreFact::Recalled(None));
                 Ok(())
             }
-            // Before somebody looks for what could not be kept.
-            Job::Recall => self.lock_unless_read_only().map(|()| self.tell(StoreFact::Recalled(self.recall()))),
+            Job::Recall => self.recall().map(|found| self.tell(StoreFact::Recalled(found))),
             Job::Keep(metainfo) => {
                 self.keep(&metainfo);
                 Ok(())
@@ -191,9 +193,9 @@ impl Store {
             }
             Job::Want(file, wanted) => self.want(file, wanted),
             Job::Retry { needed } => self.retry(needed),
-            Job::Finish(file) => {
-                self.claimed.iter().for_each(|claimed| claimed.finish(file));
-                self.with(|storage| storage.finish_file(file))
+            Job::Finish(files) => {
+                self.claimed.iter().for_each(|claimed| claimed.finish(&files));
+                self.with(|storage| files.iter().try_for_each(|&file| storage.finish_file(file)))
             }
             Job::Record(record) => {
                 let result = self.record(&record);
@@ -225,9 +227,6 @@ impl Store {
 
     /// Makes a file, or remembers that there was no room for it.
     fn want(&mut self, file: FileIndex, wanted: bool) -> Result<(), StorageError> {
-        if wanted && let Some(claimed) = self.claimed.as_ref().filter(|_| !self.read_only) {
-            claimed.want(file).map_err(|overlap| self.overlapping(overlap))?;
-        }
         self.unmade.retain(|&unmade| unmade != file);
         let result = self.with(|storage| storage.set_wanted(file, wanted));
         if result.as_ref().is_err_and(StorageError::is_out_of_space) {
@@ -258,14 +257,18 @@ impl Store {
         self.folder.join(self.name() + ".torrent")
     }
 
-    /// The metainfo that an earlier run has kept.
-    fn recall(&self) -> Option<Metainfo> {
+    /// The metainfo that an earlier run has kept. Fails where another session is at work on the torrent, before anybody looks
+    /// for what it has. Where the download folder is not there yet, nobody is, and it is not made for what may not be found.
+    fn recall(&mut self) -> Result<Option<Metainfo>, StorageError> {
+        if !self.own_folder || self.shared.dir.exists() {
+            self.lock_unless_read_only()?;
+        }
         let path = self.torrent_path();
         if !path.exists() {
-            return None;
+            return Ok(None);
         }
         let found = Metainfo::read(&path).inspect_err(|error| log::warn!("{error}; it is looked for again"));
-        found.ok().filter(|metainfo| metainfo.info_hash() == self.shared.info_hash)
+        Ok(found.ok().filter(|metainfo| metainfo.info_hash() == self.shared.info_hash))
     }
 
     /// Keeps the metainfo beside the journal, so that a magnet link needs no search the next time. Nothing is lost where
@@ -287,55 +290,12 @@ impl Store {
         self.folder.join(self.name() + ".resume")
     }
 
-    fn lock_unless_read_only(&mut self) -> Result<(), StorageError> {
-        if self.read_only { Ok(()) } else { self.lock() }
-    }
-
-    /// Makes sure that nobody else is at work beside this journal. Where there can be no lock, nobody is kept out.
-    fn lock(&mut self) -> Result<(), StorageError> {
-        if self.lock.is_some() {
-            return Ok(());
-        }
-        let path = self.folder.join(self.name() + ".lock");
-        let mut tries = 0..LOCK_TRIES;
-        let error = loop {
-            let made = std::fs::create_dir_all(&self.folder).map_err(LockError::from);
-            match made.and_then(|()| Lock::take(&path)) {
-                Ok(lock) => {
-                    self.lock = Some(lock);
-                    return Ok(());
-                }
-                Err(LockError::Held) => return Err(StorageError::InUse { path }),
-                Err(LockError::Io(error)) if error.kind() == ErrorKind::NotFound && tries.next().is_some() => {}
-                Err(LockError::Io(error)) => break error,
-            }
-        };
-        // Where nothing can be written, what follows says so.
-        let level = match error.kind() {
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => log::Level::Debug,
-            _ => log::Level::Warn,
-        };
-        log::log!(level, "{}: not locked, see that nobody else downloads it: {error}", path.display());
-        Ok(())
-    }
-
-    fn unlock(&mut self) {
-        if let Some(lock) = self.lock.take() {
-            lock.remove();
-        }
-        if self.own_folder {
-            // Only where it is empty.
-            std::fs::remove_dir(&self.folder).ok();
-        }
-    }
-
     fn open(&mut self, opening: u32, how: Check, wanted: Vec<bool>) -> Result<(), StorageError> {
         // A second opening looks at the files anew.
         self.storage = None;
-        self.claimed = None;
         self.lock_unless_read_only()?;
         if !self.looking {
-            self.claim(&wanted)?;
+            self.claim()?;
         }
         let layout = Arc::clone(self.shared.metainfo().layout());
         let options = Options {
@@ -379,7 +339,7 @@ impl Store {
             }
         }
         if let Some(claimed) = self.claimed.as_ref().filter(|_| !self.read_only) {
-            claimed.settle(&have).map_err(|overlap| self.overlapping(overlap))?;
+            claimed.settle(&have).map_err(shared)?;
         }
         let mut journal = found.unwrap_or_else(|| Journal::new(info_hash, &layout, JOURNAL * 2));
         // Only what was durable and is still right stays durable.
@@ -401,33 +361,6 @@ impl Store {
         // From now on the journal says that somebody is at work on these files.
         self.record(&first)?;
         Ok(())
-    }
-
-    /// Claims the files, and says that nothing is to be written to them where that is known.
-    fn claim(&mut self, wanted: &[bool]) -> Result<(), StorageError> {
-        let metainfo = self.shared.metainfo();
-        let content = Content {
-            info_hash: self.shared.info_hash,
-            name: metainfo.name(),
-            dir: &self.shared.dir,
-            layout: metainfo.layout(),
-        };
-        match self.claims.claim(&content, wanted) {
-            Ok(claimed) => {
-                if self.read_only {
-                    claimed.settle_to_read();
-                }
-                self.claimed = Some(claimed);
-                Ok(())
-            }
-            // Whoever only reads sees what it finds.
-            Err(_) if self.read_only => Ok(()),
-            Err(overlap) => Err(self.overlapping(overlap)),
-        }
-    }
-
-    fn overlapping(&self, Overlap { path, other }: Overlap) -> StorageError {
-        StorageError::Shared { path: self.shared.dir.join(path), other }
     }
 
     fn check(&self, storage: &Storage, which: &Bits) -> Bits {
@@ -491,6 +424,16 @@ impl Store {
                 log::warn!("{}: {error}", self.shared.name());
             }
         }
-        self.with(Storage::remove_files)
+        if self.storage.is_none() {
+            return Ok(());
+        }
+        match self.claims.find_other(self.content()) {
+            Ok(()) => self.with(Storage::remove_files),
+            Err(Overlap { path, other }) => {
+                let name = self.shared.name();
+                log::warn!("{name}: its files stay, for {} is a file of {other}, too", path.display());
+                Ok(())
+            }
+        }
     }
 }

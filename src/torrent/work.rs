@@ -283,9 +283,9 @@ impl Owner {
             }
         }
         drop(have);
-        for file in complete {
-            self.job(Job::Finish(file));
-            self.shared.tell(&Event::File(file));
+        complete.iter().for_each(|&file| self.shared.tell(&Event::File(file)));
+        if !complete.is_empty() {
+            self.job(Job::Finish(complete));
         }
     }
 

@@ -207,7 +207,7 @@ fn two_torrents_that_have_the_same_file_are_not_both_done() {
     let folder = album();
     let path = folder.path();
     run(path, &["create", "album", "-o", "coarser.torrent", "--piece-length", "64K"], 0);
-    let (_seeder, addr) = Running::seeder(path, &[]);
+    let (_seeder, addr) = Running::seeder(path, &["--limit-up", "1MB"]);
     // Nobody has the second one, should it be quicker to open.
     let get =
         ["get", "album.torrent", "coarser.torrent", "-o", "out", "--peer", &addr, "--port", "0", "--timeout", "3s"];

@@ -252,24 +252,23 @@ fn who_calls_by_utp_is_told_at_once_to_call_another_way_with_a_node_of_the_dht_a
         let mut config = config();
         config.dht.enabled = node;
         config.dht.bootstrap.clear();
-        let session = Session::new(config).unwrap();
-        let socket = UdpSocket::bind((LOOPBACK, 0)).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.connect((Ipv4Addr::LOCALHOST, session.port())).unwrap();
-        let syn = Header {
-            kind: Kind::Syn,
-            connection_id: 77,
-            timestamp: 1,
-            difference: 0,
-            window: 1 << 20,
-            seq_nr: 1,
-            ack_nr: 0,
-        };
-        socket.send(&syn.encode()).unwrap();
-        let mut answer = [0; 100];
-        let len = socket.recv(&mut answer).unwrap();
-        let answer = Header::decode(&answer[..len]).unwrap();
+        // The UDP port of the same number may be somebody else's.
+        let sessions = (0..20).map(|_| Session::new(config.clone()).unwrap());
+        let answer = sessions.into_iter().find_map(|session| called_by_utp(session.port()));
+        let answer = answer.expect("an answer");
         assert_eq!((answer.kind, answer.connection_id, answer.ack_nr), (Kind::Reset, 77, 1));
-        session.shutdown();
     }
+}
+
+/// What is answered to who asks for a connection by uTP, if anything is.
+fn called_by_utp(port: u16) -> Option<Header> {
+    let socket = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    socket.connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let (timestamp, difference, window) = (1, 0, 1 << 20);
+    let syn = Header { kind: Kind::Syn, connection_id: 77, timestamp, difference, window, seq_nr: 1, ack_nr: 0 };
+    socket.send(&syn.encode()).unwrap();
+    let mut answer = [0; 100];
+    let len = socket.recv(&mut answer).ok()?;
+    Some(Header::decode(&answer[..len]).unwrap())
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ropewalk::metainfo::FileIndex;
-use ropewalk::{AddOptions, Check, Config, Data, Event, Priority, Session, State, Storing};
+use ropewalk::{AddOptions, Check, Config, Data, Event, Magnet, Priority, Session, State, Storing};
 
 use crate::support::payload::Payload;
 use crate::support::{Client, PATIENCE, await_event, await_that, config};
@@ -343,6 +343,38 @@ fn two_torrents_do_not_write_into_one_file_and_may_both_seed_it() {
     other.resume().unwrap();
     assert!(matches!(other.wait(PATIENCE), State::Failed(_)), "{:?}", other.state());
     client.finishes(&payload);
+}
+
+#[test]
+fn files_that_another_torrent_has_are_not_deleted() {
+    let payload = Payload::folder("same", &[("a", 500_000), ("b", 30_000)], 16384, false);
+    let coarser = Payload::folder("same", &[("a", 500_000), ("b", 30_000)], 32768, false);
+    let client = Client::seeding(&payload);
+    let second = client.session.add(coarser.metainfo.clone(), AddOptions::new(client.path())).unwrap();
+    assert_eq!(second.wait(PATIENCE), State::Seeding);
+    second.remove(Data::Delete).unwrap();
+    assert_eq!(second.wait(PATIENCE), State::Stopped);
+    client.finishes(&payload);
+    client.torrent.remove(Data::Delete).unwrap();
+    assert_eq!(client.torrent.wait(PATIENCE), State::Stopped);
+    assert_eq!(std::fs::read_dir(client.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_link_whose_torrent_another_session_has_goes_on_when_that_one_has_ended() {
+    let payload = Payload::file("linked", 300_000, 16384);
+    let seeder = Client::seeding(&payload);
+    let first = Client::leeching(&payload, &[]);
+    await_that("opened", &first.torrent, || first.torrent.state() == State::Downloading);
+    let session = Session::new(config()).unwrap();
+    let link = Magnet::new(payload.metainfo.info_hash());
+    let options = AddOptions { peers: vec![seeder.addr()], ..AddOptions::new(first.path()) };
+    let second = session.add_magnet(link, options).unwrap();
+    let State::Failed(failure) = second.wait(PATIENCE) else { panic!("{:?}", second.state()) };
+    assert!(failure.disk && failure.message.contains("another ropewalk"), "{failure:?}");
+    let _dir = first.stop();
+    second.resume().unwrap();
+    assert_eq!(second.wait(PATIENCE), State::Seeding);
 }
 
 #[test]

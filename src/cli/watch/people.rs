@@ -39,7 +39,9 @@ pub fn text(torrent: &Torrent, stats: &Stats) -> String {
         State::Seeding => {
             let (up, sent) = (rate(stats.up_rate), size(stats.uploaded));
             // Nobody may come where a tracker tells nobody.
-            let failed = if stats.peers == 0 { failing_tracker(torrent) } else { None };
+            let works = |tracker: &ropewalk::TrackerStatus| tracker.state == TrackerState::Working;
+            let alone = stats.peers == 0 && !torrent.trackers().iter().any(works);
+            let failed = if alone { failing_tracker(torrent) } else { None };
             let failed = failed.map_or_else(String::new, |failed| format!("  {failed}"));
             format!("seeding  {up:>12} up  {peers}  {sent} sent{failed}")
         }

@@ -121,9 +121,9 @@ impl Row {
         if changed && let State::Waiting(why) = &stats.state {
             watch.screen.warn(&format!("{}: {}", self.job.torrent.name(), people::waiting(why, stats)));
         }
-        let goes_on = self.doing == programs::WAITING && matches!(stats.state, State::Downloading);
-        if goes_on && !watch.json.is_wanted() {
-            watch.screen.note(&format!("{}: it goes on", self.job.torrent.name()));
+        let goes_on = !matches!(stats.state, State::Waiting(_) | State::Failed(_) | State::Stopped);
+        if self.doing == programs::WAITING && goes_on {
+            watch.screen.end_of_warning(&format!("{}: it goes on", self.job.torrent.name()));
         }
         // A program hears of every change, and of progress whether there is a bar or not.
         if watch.json.is_wanted() && (changed || now - self.told >= EVENT) {
