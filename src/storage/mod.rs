@@ -334,6 +334,11 @@ impl Storage {
         change().map_err(|error| StorageError::new(&self.path(file), 0, error))
     }
 
+    /// Removes the parts file alone.
+    pub(crate) fn remove_parts(&self) -> Result<(), StorageError> {
+        self.parts.lock().remove()
+    }
+
     /// Removes the torrent's files, those of its folders that are then empty, and the parts file; nothing else. Nothing
     /// can be stored or read afterwards.
     pub(crate) fn remove_files(&self) -> Result<(), StorageError> {

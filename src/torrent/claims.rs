@@ -26,6 +26,8 @@ struct Claim {
     root: PathBuf,
     /// By file, whether there is nothing to write to it; `None` while that is being found out.
     complete: Option<Vec<bool>>,
+    /// Nothing is ever written, whatever is missing.
+    reads: bool,
 }
 
 /// What a torrent consists of.
@@ -71,16 +73,8 @@ impl Claims {
     pub(super) fn claim_to_read(self: &Arc<Self>, content: Content) -> Claimed {
         let mut claim = Claim::new(content);
         claim.complete = Some(vec![true; claim.layout().files().len()]);
+        claim.reads = true;
         self.add(&mut self.0.lock(), claim)
-    }
-
-    /// Fails where another torrent has one of these files.
-    pub(super) fn find_other(&self, content: Content) -> Result<(), Overlap> {
-        let claim = Claim::new(content);
-        let all = self.0.lock();
-        all.iter()
-            .filter(|other| !other.is_of(claim.content.info_hash))
-            .try_for_each(|other| claim.keep_apart(other, |_, _| true))
     }
 
     fn add(self: &Arc<Self>, all: &mut Vec<Claim>, claim: Claim) -> Claimed {
@@ -97,7 +91,7 @@ impl Claimed {
     }
 
     /// These pieces are there, others are to be written. Fails where a file that is not complete is an earlier torrent's,
-    /// too, or that of one which has looked what is there.
+    /// too, or that of one which has looked what is there, unless it only reads.
     pub(super) fn settle(&self, have: &Bits) -> Result<(), Overlap> {
         let mut all = self.claims.0.lock();
         let Some(at) = all.iter().position(|claim| claim.is_of(self.info_hash)) else { return Ok(()) };
@@ -107,7 +101,8 @@ impl Claimed {
         for (place, other) in all.iter().enumerate().filter(|(place, _)| *place != at) {
             all[at].keep_apart(other, |ours, theirs| {
                 let writes = !complete[ours.get() as usize];
-                writes && (place < at || other.complete.is_some()) || other.writes_to(theirs)
+                let has_looked = other.complete.is_some() && !other.reads;
+                writes && (place < at || has_looked) || other.writes_to(theirs)
             })?;
         }
         all[at].complete = Some(complete);
@@ -122,6 +117,18 @@ impl Claimed {
                 .into_iter()
                 .for_each(|complete| files.iter().for_each(|file| complete[file.get() as usize] = true));
         });
+    }
+
+    /// Its files are to be deleted: nobody else may have them from here on. Fails where somebody has one, and then the claim
+    /// is given up, so that the last of them can.
+    pub(super) fn give_up(&self) -> Result<(), Overlap> {
+        let mut all = self.claims.0.lock();
+        let Some(at) = all.iter().position(|claim| claim.is_of(self.info_hash)) else { return Ok(()) };
+        let mut claim = all.remove(at);
+        all.iter().try_for_each(|other| claim.keep_apart(other, |_, _| true))?;
+        claim.complete = Some(vec![false; claim.layout().files().len()]);
+        all.push(claim);
+        Ok(())
     }
 
     fn change(&self, change: impl FnOnce(&mut Claim)) {
@@ -143,7 +150,7 @@ impl Claim {
         content.dir = content.dir.canonicalize().unwrap_or(content.dir);
         let first = content.layout.files().first().and_then(|file| file.path().components().next());
         let root = first.map_or_else(|| content.dir.clone(), |first| content.dir.join(first));
-        Self { content, root, complete: None }
+        Self { content, root, complete: None, reads: false }
     }
 
     fn is_of(&self, info_hash: InfoHash) -> bool {
@@ -168,11 +175,10 @@ impl Claim {
         Ok(())
     }
 
-    /// Those that are written to.
+    /// Those that are made.
     fn files(&self) -> impl Iterator<Item = (PathBuf, FileIndex)> {
         let layout = self.layout();
-        let files =
-            layout.file_indices().filter(|&file| !layout.file(file).is_padding() && !layout.file(file).is_empty());
+        let files = layout.file_indices().filter(|&file| !layout.file(file).is_padding());
         files.map(|file| (self.content.dir.join(layout.file(file).path()), file))
     }
 
@@ -254,10 +260,34 @@ mod tests {
         drop(seeds);
         let reads = claims.claim_to_read(content(4, "d", &whole));
         assert_eq!(overlap(claim(&claims, 3, "d", &more).unwrap().settle(&Bits::new(3))), "/none/d/x/a of 4");
-        assert_eq!(overlap(claims.find_other(content(3, "d", &more))), "/none/d/x/a of 4");
-        claims.find_other(content(4, "d", &whole)).unwrap();
         drop(reads);
         claim(&claims, 3, "d", &more).unwrap().settle(&Bits::new(3)).unwrap();
+    }
+
+    #[test]
+    fn a_later_reader_is_in_nobodys_way() {
+        let claims = Arc::default();
+        let whole = layout("x", &[("a", 9)]);
+        let one = claim(&claims, 1, "d", &whole).unwrap();
+        let reads = claims.claim_to_read(content(2, "d", &whole));
+        one.settle(&Bits::new(1)).unwrap();
+        one.look_again();
+        one.settle(&Bits::new(1)).unwrap();
+        drop(reads);
+    }
+
+    #[test]
+    fn what_several_have_is_the_last_ones_to_delete() {
+        let claims = Arc::default();
+        let whole = layout("x", &[("a", 9), ("empty", 0)]);
+        let empty = layout("x", &[("b", 9), ("empty", 0)]);
+        let [one, two] =
+            [(1, &whole), (2, &empty)].map(|(number, layout)| claim(&claims, number, "d", layout).unwrap());
+        assert_eq!(overlap(one.give_up()), "/none/d/x/empty of 2");
+        two.give_up().unwrap();
+        assert_eq!(overlap(claim(&claims, 3, "d", &empty)), "/none/d/x/b of 2", "it is being deleted");
+        drop(two);
+        claim(&claims, 3, "d", &empty).unwrap();
     }
 
     #[test]

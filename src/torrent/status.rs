@@ -16,7 +16,7 @@ use crate::peer::{Activity, Traffic};
 /// How often chokes are decided (BEP 3).
 pub(super) const ROUND: Duration = Duration::from_secs(10);
 /// What a look finds after a longer time is not counted as any older: a meter would have forgotten it.
-const LATE: Duration = Duration::from_secs(1);
+const LATE: Duration = Duration::from_secs(4);
 /// How often the owner looks around.
 const TICK: Duration = Duration::from_millis(250);
 /// How often the journal is written while pieces arrive.

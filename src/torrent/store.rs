@@ -417,6 +417,9 @@ impl Store {
         if data == Data::Keep {
             return Ok(());
         }
+        if self.storage.is_none() && !self.folder.exists() {
+            return Ok(());
+        }
         // Not what somebody else is at work on.
         self.lock().inspect_err(|error| log::warn!("{}: nothing is removed: {error}", self.shared.name()))?;
         for path in [self.journal_path(), self.torrent_path()] {
@@ -424,15 +427,12 @@ impl Store {
                 log::warn!("{}: {error}", self.shared.name());
             }
         }
-        if self.storage.is_none() {
-            return Ok(());
-        }
-        match self.claims.find_other(self.content()) {
+        match self.claimed.as_ref().map_or(Ok(()), Claimed::give_up) {
             Ok(()) => self.with(Storage::remove_files),
             Err(Overlap { path, other }) => {
                 let name = self.shared.name();
                 log::warn!("{name}: its files stay, for {} is a file of {other}, too", path.display());
-                Ok(())
+                self.with(Storage::remove_parts)
             }
         }
     }

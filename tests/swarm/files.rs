@@ -355,8 +355,15 @@ fn files_that_another_torrent_has_are_not_deleted() {
     second.remove(Data::Delete).unwrap();
     assert_eq!(second.wait(PATIENCE), State::Stopped);
     client.finishes(&payload);
-    client.torrent.remove(Data::Delete).unwrap();
-    assert_eq!(client.torrent.wait(PATIENCE), State::Stopped);
+    // Both at once: the last one deletes them.
+    let third = client.session.add(coarser.metainfo.clone(), AddOptions::new(client.path())).unwrap();
+    assert_eq!(third.wait(PATIENCE), State::Seeding);
+    for torrent in [&third, &client.torrent] {
+        torrent.remove(Data::Delete).unwrap();
+    }
+    for torrent in [&third, &client.torrent] {
+        assert_eq!(torrent.wait(PATIENCE), State::Stopped);
+    }
     assert_eq!(std::fs::read_dir(client.path()).unwrap().count(), 0);
 }
 
