@@ -42,17 +42,11 @@ pub(super) fn start(config: &Config, port: u16, crew: &Crew, outlet: &Arc<Outlet
         };
         started.map_err(|error| error.to_string())
     });
-    match started {
-        Ok(dht) => Udp { dht, waker },
-        Err(error) if config.dht.enabled => {
-            log::warn!("the DHT is not used: {error}");
-            Udp::default()
-        }
-        Err(error) => {
-            log::debug!("who calls by uTP is not answered: {error}");
-            Udp::default()
-        }
-    }
+    let dht = started.inspect_err(|error| match config.dht.enabled {
+        true => log::warn!("the DHT is not used: {error}"),
+        false => log::debug!("who calls by uTP is not answered: {error}"),
+    });
+    dht.map_or_else(|_| Udp::default(), |dht| Udp { dht, waker })
 }
 
 fn refuse(port: UdpPort, refusal: Box<dyn Protocol>, crew: &Crew) -> Result<(), NoThread> {

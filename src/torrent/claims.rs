@@ -31,7 +31,7 @@ struct Claim {
 }
 
 /// What a torrent consists of.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Content {
     pub(super) info_hash: InfoHash,
     pub(super) name: String,

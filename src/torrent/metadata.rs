@@ -222,7 +222,8 @@ impl Search {
                     // Whoever was at work on its files may have gone.
                     Phase::Failed(failure) if failure.disk => {
                         self.set_phase(Phase::Recalling);
-                        self.jobs.send(Job::Recall).ok();
+                        // What was asked before is answered, so that there is room.
+                        self.jobs.try_send(Job::Recall).ok();
                     }
                     _ => {}
                 }

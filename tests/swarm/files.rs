@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ropewalk::metainfo::FileIndex;
-use ropewalk::{AddOptions, Check, Config, Data, Event, Magnet, Priority, Session, State, Storing};
+use ropewalk::{AddOptions, Check, Config, Data, Event, Failure, Magnet, Priority, Session, State, Storing, Torrent};
 
 use crate::support::payload::Payload;
 use crate::support::{Client, PATIENCE, await_event, await_that, config};
@@ -145,6 +145,15 @@ fn resumed(payload: &Payload, dir: tempfile::TempDir) -> Client {
     client
 }
 
+/// Why it failed, or is about to.
+#[track_caller]
+fn failure_of(torrent: &Torrent) -> Failure {
+    match torrent.wait(PATIENCE) {
+        State::Failed(failure) => failure,
+        state => panic!("{state:?}"),
+    }
+}
+
 /// Changes a byte so that only hashing can find out.
 fn damage_unseen(path: &Path, at: usize) {
     let modified = std::fs::metadata(path).unwrap().modified().unwrap();
@@ -280,7 +289,7 @@ fn a_folder_in_the_way_of_a_file_is_a_clear_failure() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("in-the-way")).unwrap();
     let client = Client::start(&payload, dir, config(), |_| ());
-    let State::Failed(failure) = client.torrent.wait(PATIENCE) else { panic!("{:?}", client.torrent.state()) };
+    let failure = failure_of(&client.torrent);
     assert!(failure.disk && failure.message.contains("in-the-way"), "{failure:?}");
     std::fs::remove_dir(client.path().join("in-the-way")).unwrap();
     client.torrent.resume().unwrap();
@@ -295,7 +304,7 @@ fn one_session_at_a_time_downloads_into_a_folder() {
     await_that("opened", &first.torrent, || first.torrent.state() == State::Downloading);
     let session = Session::new(config()).unwrap();
     let second = session.add(payload.metainfo.clone(), AddOptions::new(first.path())).unwrap();
-    let State::Failed(failure) = second.wait(PATIENCE) else { panic!("{:?}", second.state()) };
+    let failure = failure_of(&second);
     assert!(failure.disk && failure.message.contains("another ropewalk"), "{failure:?}");
     // Whoever only reads is in nobody's way.
     let options = AddOptions { check: Check::ReadOnly, ..AddOptions::new(first.path()) };
@@ -325,7 +334,7 @@ fn two_torrents_do_not_write_into_one_file_and_may_both_seed_it() {
     let add = |payload: &Payload| client.session.add(payload.metainfo.clone(), AddOptions::new(client.path())).unwrap();
     for payload in [&other, &finer] {
         let second = add(payload);
-        let State::Failed(failure) = second.wait(PATIENCE) else { panic!("{:?}", second.state()) };
+        let failure = failure_of(&second);
         assert!(failure.disk && failure.message.contains("a file of another torrent"), "{failure:?}");
         assert!(failure.message.contains(client.path().join("same").to_str().unwrap()), "{failure:?}");
     }
@@ -377,7 +386,7 @@ fn a_link_whose_torrent_another_session_has_goes_on_when_that_one_has_ended() {
     let link = Magnet::new(payload.metainfo.info_hash());
     let options = AddOptions { peers: vec![seeder.addr()], ..AddOptions::new(first.path()) };
     let second = session.add_magnet(link, options).unwrap();
-    let State::Failed(failure) = second.wait(PATIENCE) else { panic!("{:?}", second.state()) };
+    let failure = failure_of(&second);
     assert!(failure.disk && failure.message.contains("another ropewalk"), "{failure:?}");
     let _dir = first.stop();
     second.resume().unwrap();

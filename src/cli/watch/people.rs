@@ -1,6 +1,6 @@
 //! What people are told of a torrent that is followed: what it is at, why it has no peer, and what to do next.
 
-use ropewalk::{DhtState, Metainfo, State, Stats, Torrent, TrackerState};
+use ropewalk::{DhtState, Metainfo, State, Stats, Torrent, TrackerState, TrackerStatus};
 
 use crate::cli::exit::without_number;
 use crate::cli::select::numbered;
@@ -38,11 +38,10 @@ pub fn text(torrent: &Torrent, stats: &Stats) -> String {
         State::Waiting(why) => format!("waiting: {}", waiting(why, stats)),
         State::Seeding => {
             let (up, sent) = (rate(stats.up_rate), size(stats.uploaded));
-            // Nobody may come where a tracker tells nobody.
-            let works = |tracker: &ropewalk::TrackerStatus| tracker.state == TrackerState::Working;
-            let alone = stats.peers == 0 && !torrent.trackers().iter().any(works);
-            let failed = if alone { failing_tracker(torrent) } else { None };
-            let failed = failed.map_or_else(String::new, |failed| format!("  {failed}"));
+            // Nobody may come where no tracker tells anybody.
+            let trackers = if stats.peers == 0 { torrent.trackers() } else { Vec::new() };
+            let failing = if one_works(&trackers) { None } else { failing(&trackers) };
+            let failed = failing.map_or_else(String::new, |failed| format!("  {failed}"));
             format!("seeding  {up:>12} up  {peers}  {sent} sent{failed}")
         }
         _ if stats.peers == 0 => {
@@ -68,8 +67,8 @@ pub fn waiting(why: &str, stats: &Stats) -> String {
 /// Why there is no peer, as far as is known; what says most comes first.
 pub fn why_alone(torrent: &Torrent, stats: &Stats) -> String {
     let trackers = torrent.trackers();
-    let works = trackers.iter().any(|tracker| tracker.state == TrackerState::Working);
-    let asked = match failing_tracker(torrent) {
+    let works = one_works(&trackers);
+    let asked = match failing(&trackers) {
         _ if trackers.is_empty() => stats.dht.is_none().then(|| "no tracker is asked".to_owned()),
         _ if works && stats.known == 0 => Some("the tracker knows nobody else".to_owned()),
         _ if works => None,
@@ -84,10 +83,14 @@ pub fn why_alone(torrent: &Torrent, stats: &Stats) -> String {
     addresses(stats).into_iter().chain(refused(stats)).chain(asked).collect::<Vec<_>>().join("; ")
 }
 
+fn one_works(trackers: &[TrackerStatus]) -> bool {
+    trackers.iter().any(|tracker| tracker.state == TrackerState::Working)
+}
+
 /// What the first tracker that failed says.
-fn failing_tracker(torrent: &Torrent) -> Option<String> {
+fn failing(trackers: &[TrackerStatus]) -> Option<String> {
     let said = |error: &String, url: &str| format!("{}: {}", host_of(url), printable(&without_number(error)));
-    torrent.trackers().iter().find_map(|tracker| Some(said(tracker.error.as_ref()?, &tracker.url)))
+    trackers.iter().find_map(|tracker| Some(said(tracker.error.as_ref()?, &tracker.url)))
 }
 
 /// What came of the addresses that are known.
