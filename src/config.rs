@@ -85,6 +85,8 @@ pub struct PeerConfig {
     pub exchange: bool,
     /// Whether connections are encrypted. Default: preferred.
     pub encryption: Encryption,
+    /// What connections are made of. Default: TCP, and uTP where that leads nowhere.
+    pub transports: Transports,
     /// Whom to have nothing to do with, in either direction, whoever names them. Another one can be put in its place by
     /// [`Session::set_filter`](crate::Session::set_filter). Default: nobody is blocked.
     pub filter: Arc<IpFilter>,
@@ -104,6 +106,7 @@ impl Default for PeerConfig {
             idle_timeout: Duration::from_secs(240),
             exchange: true,
             encryption: Encryption::Prefer,
+            transports: Transports::Both,
             filter: Arc::default(),
             reputation_file: None,
         }
@@ -123,6 +126,19 @@ pub enum Encryption {
     Require,
     /// Plaintext only; callers that encrypt are hung up on.
     Off,
+}
+
+/// What connections to peers are made of. uTP (BEP 29) goes over the UDP port, of the same number as the TCP port, and
+/// yields to other traffic; it takes more processor time than TCP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transports {
+    /// Peers are dialled by TCP, and where nobody answers or the call is refused, by uTP. Callers may use either.
+    #[default]
+    Both,
+    /// TCP alone. Who calls by uTP is told at once that it is not spoken.
+    Tcp,
+    /// uTP alone. Who calls by TCP is hung up on.
+    Utp,
 }
 
 /// Memory and threads.

@@ -159,19 +159,19 @@ pub mod wire;
 
 pub use config::{
     AddOptions, Bind, BindSyntax, Check, Choose, Config, DhtConfig, Encryption, ListenConfig, Order, PeerConfig,
-    PortMapConfig, RateLimits, ResourceConfig, Seeding, Start, Storing, TrackerConfig,
+    PortMapConfig, RateLimits, ResourceConfig, Seeding, Start, Storing, TrackerConfig, Transports,
 };
 pub use discovery::{DhtState, DhtStats, DhtStatus, TrackerState, TrackerStatus};
 #[cfg(feature = "upnp")]
 pub use discovery::{MapProtocol, MapState};
 pub use download::{DownloadError, download};
 pub use metainfo::{InfoHash, Magnet, Metainfo};
-pub use net::{BindError, local_addresses};
+pub use net::{BindError, Transport, local_addresses};
 pub use peer::{Activity, Protection, Times};
 pub use policy::{IpFilter, Misses, Priority, Reciprocity, Record, Refused, Source, Sources, Standing};
 pub use session::{AddError, Session, SessionError};
 pub use storage::StorageError;
 pub use torrent::{
     CancelRead, Data, Ended, Event, Explanation, Failure, FileReader, OpenError, PeerStats, PeerTimes, State, Stats,
-    Survey, Torrent, Transport,
+    Survey, Torrent,
 };

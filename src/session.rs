@@ -37,7 +37,6 @@ use crate::torrent::{self, Budget, Command, Resources, Shared, State, Torrent};
 use crate::wire::handshake::PeerId;
 use reception::{Doors, Greetings, Reception};
 use registry::Torrents;
-use udp::Udp;
 
 /// The stack of an accepting thread, and the measure for the others that the session starts for itself.
 const STACK: usize = 128 * 1024;
@@ -143,11 +142,7 @@ impl Session {
         let crew = Arc::new(Crew::new(config.resources.max_threads));
         let thread = |error: NoThread| SessionError::Thread(error.to_string());
         let verify = torrent::verify::start(&crew, &config.resources).map_err(thread)?;
-        let udp = match port {
-            // Nobody could call.
-            0 if !config.dht.enabled => Udp::default(),
-            port => udp::start(&config, port, &crew, &outlet),
-        };
+        let udp = udp::start(&config, port, &crew, &outlet);
         let resources = Arc::new(Resources {
             crew: Arc::clone(&crew),
             our_id: PeerId::ropewalk(std::array::from_fn(|_| fastrand::u8(..))),
@@ -162,6 +157,8 @@ impl Session {
             up: Arc::new(Valve::new(config.limits.up)),
             tls: Tls::default(),
             dht: udp.dht,
+            utp: udp.utp,
+            udp_port: udp.port,
             local: local.as_ref().map(|(local, _)| local.clone()),
             key_for_trackers: fastrand::u32(..),
             next_key: AtomicU32::new(0),
@@ -189,6 +186,9 @@ impl Session {
             greetings: Arc::clone(&session.greetings),
         };
         reception.open(listeners, &session.doors).map_err(thread)?;
+        if let Some(calls) = udp.calls {
+            reception.take_calls(calls).map_err(thread)?;
+        }
         outlet::start(reception, Arc::clone(&session.doors), Arc::clone(&session.outlet_stop)).map_err(thread)?;
         if let Some((_, listening)) = local {
             session.resources.crew.spawn("lsd".into(), STACK, move || listening.run()).map_err(thread)?;

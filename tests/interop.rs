@@ -17,11 +17,13 @@ mod magnets;
 mod opentracker;
 #[path = "interop/torrents.rs"]
 mod torrents;
+#[path = "interop/utp.rs"]
+mod utp;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use ropewalk::{AddOptions, Config, Encryption, Metainfo, Session, State, Torrent};
+use ropewalk::{AddOptions, Config, Encryption, Metainfo, PeerConfig, Session, State, Torrent};
 use serde_json::{Value, json};
 
 use announces::Announces;
@@ -38,9 +40,13 @@ fn session(ip: IpAddr) -> Session {
 }
 
 fn session_with(ip: IpAddr, encryption: Encryption) -> Session {
+    session_of(ip, PeerConfig { encryption, ..PeerConfig::default() })
+}
+
+fn session_of(ip: IpAddr, peers: PeerConfig) -> Session {
     env_logger::builder().is_test(true).try_init().ok();
     let mut config = Config::default();
-    config.peers.encryption = encryption;
+    config.peers = peers;
     config.dht.enabled = false;
     config.listen.ports = 0..=0;
     config.listen.bind = Some(ip.into());
@@ -228,7 +234,10 @@ struct Seeding {
 
 impl Seeding {
     fn start(network: Network, encryption: Encryption, single: bool) -> Self {
-        let session = session_with(network.ours, encryption);
+        Self::from(session_with(network.ours, encryption), network, single)
+    }
+
+    fn from(session: Session, network: Network, single: bool) -> Self {
         let tracker = Announces::start(network.ours, &session.listen_addrs());
         let payload = match single {
             true => Payload::single(3_000_017, 256 * 1024, Some(&tracker.url())),

@@ -105,8 +105,8 @@ pub fn numbers(explanation: &Explanation) -> Value {
     let (connected, asked) = explanation.mean_peers();
     let peers = explanation.peers.iter().map(|peer| {
         json!({
-            "address": peer.addr.to_string(), "client": peer.client, "incoming": peer.incoming, "encryption": peer.protection.to_string(),
-            "gone": peer.gone,
+            "address": peer.addr.to_string(), "client": peer.client, "incoming": peer.incoming,
+            "transport": peer.transport.name(), "encryption": peer.protection.to_string(), "gone": peer.gone,
             "current": peer.current.name(), "downloaded": peer.downloaded, "uploaded": peer.uploaded,
             "connection": seconds(&peer.connection), "sender": seconds(&peer.sender),
         })

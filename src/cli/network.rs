@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use etcetera::BaseStrategy;
-use ropewalk::{Bind, Config, Encryption, Magnet, Metainfo, Session, Storing};
+use ropewalk::{Bind, Config, Encryption, Magnet, Metainfo, Session, Storing, Transports};
 use serde_json::json;
 
 use super::blocklist;
@@ -44,6 +44,10 @@ pub struct Network {
     /// callers as they like; require: RC4 or no connection; off: plaintext only
     #[arg(long, value_name = "MODE", value_enum, default_value = "prefer")]
     pub encryption: Encrypt,
+    /// What connections are made of. both: TCP, and uTP where TCP leads nowhere, and callers as they like; tcp or utp: that
+    /// alone, in both directions
+    #[arg(long, value_name = "MODE", value_enum, default_value = "both")]
+    pub transport: Transport,
     /// Do not ask the torrent's trackers
     #[arg(long)]
     pub no_tracker: bool,
@@ -93,6 +97,13 @@ pub enum Encrypt {
     Off,
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum Transport {
+    Both,
+    Tcp,
+    Utp,
+}
+
 impl Network {
     /// A session as the options want it.
     pub fn session(&self, screen: &Screen, json: &Json, stop: &Stop) -> anyhow::Result<Session> {
@@ -140,6 +151,11 @@ impl Network {
             Encrypt::Prefer => Encryption::Prefer,
             Encrypt::Require => Encryption::Require,
             Encrypt::Off => Encryption::Off,
+        };
+        config.peers.transports = match self.transport {
+            Transport::Both => Transports::Both,
+            Transport::Tcp => Transports::Tcp,
+            Transport::Utp => Transports::Utp,
         };
         config.peers.filter = blocklist::read(&self.blocklist, self.bind.as_ref(), screen, json, stop)?;
         config.resources.max_threads = config.resources.max_threads.max(self.max_peers as usize * 2 + 256);

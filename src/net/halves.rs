@@ -147,13 +147,13 @@ mod tests {
     use super::{ReadHalf, WriteHalf, agreed, plain};
     use crate::metainfo::InfoHash;
     use crate::net::mse::{Agreed, Method, Rc4};
-    use crate::net::{Closer, Stream};
+    use crate::net::{Arrival, Closer, Stream};
 
     fn pair() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let here = listener.accept().unwrap().0;
-        (Stream::accepted(here.into(), &Closer::default()).unwrap(), there)
+        (Stream::accepted(Arrival::Tcp(here.into()), &Closer::default()).unwrap(), there)
     }
 
     fn cipher() -> Box<Rc4> {

@@ -1,4 +1,4 @@
-//! A TCP connection that several threads use at once: one reads, one writes, and anyone may end it.
+//! A connection that several threads use at once, over TCP or uTP: one reads, one writes, and anyone may end it.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -10,21 +10,53 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::{Socket, TcpKeepalive, Type};
 
 use super::bind;
+use super::utp::{Pipe, Utp, UtpStream};
 use crate::config::Bind;
 
 /// How long a write may make no progress at all.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How long the first try of uTP waits for an answer where there is time for another one.
+const FIRST_UTP_TRY: Duration = Duration::from_millis(1500);
+
 /// A connected stream. Clones are the same connection; reading and writing are independent of each other.
 #[derive(Clone)]
-pub(crate) struct Stream {
-    socket: Arc<Socket>,
+pub(crate) enum Stream {
+    Tcp(Arc<Socket>),
+    Utp(UtpStream),
+}
+
+/// A connection that somebody made to us.
+pub(crate) enum Arrival {
+    Tcp(Socket),
+    Utp(UtpStream),
+}
+
+/// What a connection is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Transport {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// uTP (BEP 29): over UDP, yielding to other traffic on the way.
+    Utp,
+}
+
+impl Transport {
+    /// In one word: `tcp` or `utp`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Utp => "utp",
+        }
+    }
 }
 
 /// Ends a connection from another thread, at any moment of its life: while it is being made, or before it began.
 #[derive(Default)]
 pub(crate) struct Closer {
-    /// The socket once there is one. Locked only to look or to set, never across I/O that blocks.
+    /// The connection once there is one. Locked only to look or to set, never across I/O that blocks.
     state: Mutex<CloserState>,
     closing: Condvar,
 }
@@ -32,7 +64,22 @@ pub(crate) struct Closer {
 #[derive(Default)]
 struct CloserState {
     closed: bool,
-    socket: Option<Arc<Socket>>,
+    line: Option<Line>,
+}
+
+/// What can be cut.
+enum Line {
+    Tcp(Arc<Socket>),
+    Utp(Arc<Pipe>),
+}
+
+impl Line {
+    fn cut(&self) {
+        match self {
+            Self::Tcp(socket) => _ = socket.shutdown(Shutdown::Both),
+            Self::Utp(pipe) => pipe.close(),
+        }
+    }
 }
 
 impl Closer {
@@ -40,9 +87,9 @@ impl Closer {
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        if let Some(socket) = state.socket.take() {
-            let _ = socket.shutdown(Shutdown::Both);
-        }
+        let line = state.line.take();
+        drop(state);
+        line.iter().for_each(Line::cut);
         self.closing.notify_all();
     }
 
@@ -58,24 +105,24 @@ impl Closer {
         self.state.lock().closed
     }
 
-    /// Takes charge of a socket and begins to use it, unless it is too late for that.
-    fn attach(&self, socket: &Arc<Socket>, begin: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    /// Takes charge of a connection and begins to use it, unless it is too late for that.
+    fn attach(&self, line: Line, begin: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "stopped"));
         }
-        state.socket = Some(Arc::clone(socket));
+        state.line = Some(line);
         begin()
     }
 }
 
 impl Stream {
-    /// Connects to `to`, from `bind` where one is given, within `timeout`.
+    /// Connects by TCP to `to`, from `bind` where one is given, within `timeout`.
     pub(crate) fn connect(to: SocketAddr, bind: Option<&Bind>, timeout: Duration, closer: &Closer) -> io::Result<Self> {
         let socket = Arc::new(bind::dialling(bind, to, Type::STREAM)?);
         socket.set_nonblocking(true)?;
         // Begun under the closer's lock: an end that comes before finds no connection, one that comes after ends it.
-        closer.attach(&socket, || match socket.connect(&to.into()) {
+        closer.attach(Line::Tcp(Arc::clone(&socket)), || match socket.connect(&to.into()) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
             result => result,
         })?;
@@ -84,11 +131,35 @@ impl Stream {
         Self::made(socket)
     }
 
-    /// A connection that somebody made to us.
-    pub(crate) fn accepted(socket: Socket, closer: &Closer) -> io::Result<Self> {
-        let socket = Arc::new(socket);
-        closer.attach(&socket, || Ok(()))?;
-        Self::made(socket)
+    /// Connects by uTP to `to` within `timeout`.
+    pub(crate) fn connect_utp(to: SocketAddr, utp: &Utp, timeout: Duration, closer: &Closer) -> io::Result<Self> {
+        let deadline = Instant::now() + timeout;
+        let mut wait = FIRST_UTP_TRY;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let stream = utp.begin(to)?;
+            closer.attach(Line::Utp(Arc::clone(stream.pipe())), || Ok(()))?;
+            match stream.await_open(wait.min(left)) {
+                // What was asked or answered may be lost. It is asked anew, as somebody else would.
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && wait < left => wait = timeout,
+                result => return result.map(|()| Self::Utp(stream)),
+            }
+        }
+    }
+
+    /// Takes a connection that somebody made to us.
+    pub(crate) fn accepted(arrival: Arrival, closer: &Closer) -> io::Result<Self> {
+        match arrival {
+            Arrival::Tcp(socket) => {
+                let socket = Arc::new(socket);
+                closer.attach(Line::Tcp(Arc::clone(&socket)), || Ok(()))?;
+                Self::made(socket)
+            }
+            Arrival::Utp(stream) => {
+                closer.attach(Line::Utp(Arc::clone(stream.pipe())), || Ok(()))?;
+                Ok(Self::Utp(stream))
+            }
+        }
     }
 
     fn made(socket: Arc<Socket>) -> io::Result<Self> {
@@ -97,17 +168,40 @@ impl Stream {
         socket.set_write_timeout(Some(WRITE_TIMEOUT))?;
         // A peer behind a path that died without a word is noticed by the kernel even when nobody sends.
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(120)))?;
-        Ok(Self { socket })
+        Ok(Self::Tcp(socket))
     }
 
     /// How long a read may wait; `None` for as long as it takes.
     pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.socket.set_read_timeout(timeout)
+        match self {
+            Self::Tcp(socket) => socket.set_read_timeout(timeout),
+            Self::Utp(stream) => {
+                stream.set_read_timeout(timeout);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the system itself takes what is written from where that lies: a page that is gone is an error then. From
+    /// others it is copied here.
+    pub(crate) fn is_served_by_kernel(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    /// What carries it.
+    pub(crate) fn transport(&self) -> Transport {
+        match self {
+            Self::Tcp(_) => Transport::Tcp,
+            Self::Utp(_) => Transport::Utp,
+        }
     }
 
     /// Ends the connection in both directions.
     pub(crate) fn close(&self) {
-        let _ = self.socket.shutdown(Shutdown::Both);
+        match self {
+            Self::Tcp(socket) => _ = socket.shutdown(Shutdown::Both),
+            Self::Utp(stream) => stream.pipe().close(),
+        }
     }
 }
 
@@ -138,21 +232,33 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
 
 impl Read for Stream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        (&*self.socket).read(buf)
+        match self {
+            Self::Tcp(socket) => (&**socket).read(buf),
+            Self::Utp(stream) => stream.read_vectored(&mut [IoSliceMut::new(buf)]),
+        }
     }
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        (&*self.socket).read_vectored(bufs)
+        match self {
+            Self::Tcp(socket) => (&**socket).read_vectored(bufs),
+            Self::Utp(stream) => stream.read_vectored(bufs),
+        }
     }
 }
 
 impl Write for Stream {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        (&*self.socket).write(buf)
+        match self {
+            Self::Tcp(socket) => (&**socket).write(buf),
+            Self::Utp(stream) => stream.write_vectored(&[IoSlice::new(buf)]),
+        }
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        (&*self.socket).write_vectored(bufs)
+        match self {
+            Self::Tcp(socket) => (&**socket).write_vectored(bufs),
+            Self::Utp(stream) => stream.write_vectored(bufs),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -44,8 +44,8 @@ pub(crate) trait Protocol: Send {
     fn handle_timeout(&mut self, now: Instant);
     /// When something is due next.
     fn poll_timeout(&self) -> Option<Instant>;
-    /// The next datagram to send.
-    fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)>;
+    /// Appends the next datagram to send to `out`, and says whom to.
+    fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<SocketAddr>;
     /// The thread is about to end; what is to be sent still is sent after this.
     fn handle_end(&mut self, now: Instant);
 }
@@ -59,6 +59,8 @@ pub(crate) struct UdpPort {
     bind: Option<Bind>,
     /// What the sockets are bound to, where that may change, and the generation of it that they are of.
     outlet: Option<(Arc<Outlet>, u64)>,
+    /// What the system had no room for, and by which socket it goes.
+    held: Option<(usize, SocketAddr, Vec<u8>)>,
 }
 
 /// Ends the wait of the thread that serves a port.
@@ -96,7 +98,7 @@ impl UdpPort {
         pipe.set_nonblocking(true)?;
         wakes.set_nonblocking(true)?;
         let waker = Waker { pipe, pending: AtomicBool::new(false), stopped: AtomicBool::new(false) };
-        Ok(Self { sockets, addrs, wakes, waker: Arc::new(waker), bind: bind.cloned(), outlet: None })
+        Ok(Self { sockets, addrs, wakes, waker: Arc::new(waker), bind: bind.cloned(), outlet: None, held: None })
     }
 
     /// Has the sockets opened anew when what they are bound to is back, on the same port.
@@ -125,9 +127,10 @@ impl UdpPort {
         let mut buffer = vec![0; LONGEST];
         loop {
             self.reopen();
-            self.transmit(protocols);
+            let more = self.transmit(protocols);
+            let now = Instant::now();
             let until = protocols.iter().filter_map(|protocol| protocol.poll_timeout());
-            let until = until.chain(self.outlet.iter().map(|_| Instant::now() + LOOK)).min();
+            let until = until.chain(self.outlet.iter().map(|_| now + LOOK)).chain(more.then_some(now)).min();
             let ready = match self.wait(until) {
                 Ok(ready) => ready,
                 Err(error) => {
@@ -158,7 +161,7 @@ impl UdpPort {
         }
         let now = Instant::now();
         protocols.iter_mut().for_each(|protocol| protocol.handle_end(now));
-        self.transmit(protocols);
+        while self.transmit(protocols) {}
     }
 
     /// Opens the sockets anew, where those that there are lead nowhere any more.
@@ -170,6 +173,7 @@ impl UdpPort {
         let port = self.addrs.first().map_or(0, SocketAddr::port);
         // The old ones hold the port, and are of no use.
         self.sockets.clear();
+        self.held = None;
         match open_all(outlet.bind(), port) {
             Ok((sockets, addrs)) => {
                 *generation = outlet.generation();
@@ -184,7 +188,11 @@ impl UdpPort {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let left = left.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
         let mut polled = vec![PollFd::new(&self.wakes, PollFlags::IN)];
-        polled.extend(self.sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
+        let held = self.held.as_ref().map(|(place, ..)| *place);
+        polled.extend(self.sockets.iter().enumerate().map(|(place, socket)| {
+            let room = if held == Some(place) { PollFlags::OUT } else { PollFlags::empty() };
+            PollFd::new(socket, PollFlags::IN | room)
+        }));
         match rustix::event::poll(&mut polled, left.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -213,17 +221,42 @@ impl UdpPort {
         }
     }
 
-    fn transmit(&self, protocols: &mut [Box<dyn Protocol>]) {
+    /// Sends what there is to send, up to a bound. Says whether there may be more that can be sent now.
+    fn transmit(&mut self, protocols: &mut [Box<dyn Protocol>]) -> bool {
+        if let Some((place, to, bytes)) = self.held.take() {
+            self.send(place, to, bytes);
+        }
+        let mut bytes = Vec::new();
+        let mut sent = 0;
         for protocol in protocols {
-            while let Some((to, bytes)) = protocol.poll_transmit() {
-                let at = self.addrs.iter().position(|addr| addr.is_ipv4() == to.is_ipv4());
-                let Some(socket) = at.and_then(|at| self.sockets.get(at)) else { continue };
-                // What cannot be sent is lost, as any datagram may be.
-                if let Err(error) = socket.send_to(&bytes, to) {
-                    log::trace!("{to}: a datagram was not sent: {error}");
+            while self.held.is_none() {
+                if sent == BATCH {
+                    return true;
+                }
+                bytes.clear();
+                let Some(to) = protocol.poll_transmit(Instant::now(), &mut bytes) else { break };
+                sent += 1;
+                if let Some(place) = self.addrs.iter().position(|addr| addr.is_ipv4() == to.is_ipv4()) {
+                    bytes = self.send(place, to, bytes);
                 }
             }
         }
+        false
+    }
+
+    /// Sends a datagram, or holds it where the system has no room. Gives the buffer back.
+    fn send(&mut self, place: usize, to: SocketAddr, bytes: Vec<u8>) -> Vec<u8> {
+        let Some(socket) = self.sockets.get(place) else { return bytes };
+        match socket.send_to(&bytes, to) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.held = Some((place, to, bytes));
+                return Vec::new();
+            }
+            // What cannot be sent is lost, as any datagram may be.
+            Err(error) => log::trace!("{to}: a datagram was not sent: {error}"),
+            Ok(_) => {}
+        }
+        bytes
     }
 
     fn clear_wakes(&mut self) {
@@ -307,8 +340,10 @@ mod tests {
             self.due
         }
 
-        fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
-            self.out.pop()
+        fn poll_transmit(&mut self, _: Instant, out: &mut Vec<u8>) -> Option<SocketAddr> {
+            let (to, bytes) = self.out.pop()?;
+            out.extend(bytes);
+            Some(to)
         }
 
         fn handle_end(&mut self, _: Instant) {

@@ -1,5 +1,6 @@
 //! How a connection begins: dialling out, being called, and the handshake (BEP 3).
 
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -7,18 +8,19 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
-use socket2::Socket;
 
 use super::clock::{Processor, Tally};
 use super::veil::{self, Opened, Protection, read_some};
 use super::{Caller, Context, Fact, Link, Outbox, PeerError, PeerKey, Pipeline, Roster, WORK, reader, writer};
-use crate::config::Encryption;
+use crate::config::{Encryption, Transports};
 use crate::crew::Crew;
 use crate::hash::Sha1Hash;
 use crate::metainfo::InfoHash;
-use crate::net::{Closer, ReadHalf, Stream, WriteHalf};
+use crate::net::{Arrival, Closer, ReadHalf, Stream, Transport, WriteHalf};
 use crate::wire::handshake::{Handshake, HandshakeHead, PeerId, Reserved};
 
+/// How long uTP is tried where TCP was answered, by a no.
+const TURNED_AWAY_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a reader notes its processor time while it receives.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -67,11 +69,46 @@ pub(crate) fn dial(
     }
 }
 
-/// Connects and shakes hands.
+/// Connects and shakes hands: where both are allowed over TCP, for it is quicker and yields to nobody, and over uTP where
+/// that leads nowhere. Gateways may let it through all the same, and some speak nothing else, and hang up.
 pub(super) fn call(to: Callee, caller: &Caller, closer: &Arc<Closer>) -> Result<Incoming, PeerError> {
+    let timeout = caller.timeouts.connect;
+    match caller.transports {
+        Transports::Both if caller.utp.is_some() => {
+            call_over(Transport::Tcp, timeout / 2, to, caller, closer).or_else(|why| {
+                let patience = match &why {
+                    PeerError::Connect(error) if error.kind() == ErrorKind::TimedOut => timeout / 2,
+                    _ if why.is_turned_away() => TURNED_AWAY_PATIENCE.min(timeout / 2),
+                    _ => return Err(why),
+                };
+                call_over(Transport::Utp, patience, to, caller, closer).map_err(|other| match other {
+                    PeerError::Connect(_) => why,
+                    other => other,
+                })
+            })
+        }
+        Transports::Both | Transports::Tcp => call_over(Transport::Tcp, timeout, to, caller, closer),
+        Transports::Utp => call_over(Transport::Utp, timeout, to, caller, closer),
+    }
+}
+
+/// The same over one of them, which may take so long to be connected.
+fn call_over(
+    transport: Transport,
+    timeout: Duration,
+    to: Callee,
+    caller: &Caller,
+    closer: &Arc<Closer>,
+) -> Result<Incoming, PeerError> {
     let timeouts = caller.timeouts;
-    let connect =
-        || Stream::connect(to.addr, caller.bind.as_ref(), timeouts.connect, closer).map_err(PeerError::Connect);
+    let connect = || {
+        let stream = match (transport, &caller.utp) {
+            (Transport::Tcp, _) => Stream::connect(to.addr, caller.bind.as_ref(), timeout, closer),
+            (Transport::Utp, Some(utp)) => Stream::connect_utp(to.addr, utp, timeout, closer),
+            (Transport::Utp, None) => Err(io::Error::new(ErrorKind::Unsupported, "there is no UDP port for uTP")),
+        };
+        stream.map_err(PeerError::Connect)
+    };
     let ours = ours(caller.info_hash, caller.our_id, caller.dht);
     let mut stream = connect()?;
     let mut deadline = Instant::now() + timeouts.handshake;
@@ -119,12 +156,12 @@ pub(crate) struct Door<'a> {
 /// The first part of an incoming connection: reads the handshake and answers it if the torrent is known. The rest is
 /// [`Incoming::live`].
 pub(crate) fn greet(
-    socket: Socket,
+    arrival: Arrival,
     addr: SocketAddr,
     closer: Arc<Closer>,
     door: &Door<'_>,
 ) -> Result<(InfoHash, Incoming), PeerError> {
-    let stream = Stream::accepted(socket, &closer)?;
+    let stream = Stream::accepted(arrival, &closer)?;
     let deadline = Instant::now() + door.timeout;
     let mut opened = veil::answer(stream.clone(), door.encryption, deadline, door.find_hidden)?;
     let mut found = None;
@@ -204,6 +241,7 @@ pub(super) fn live(
         key,
         addr: caller.addr,
         incoming,
+        transport: caller.stream.transport(),
         protection: caller.protection,
         peer_id: caller.peer_id,
         reserved: caller.reserved,

@@ -35,11 +35,12 @@ use crossbeam_channel::{Sender, TrySendError};
 use parking_lot::{Mutex, RwLock};
 
 use crate::bits::Bits;
-use crate::config::{Bind, Encryption};
+use crate::config::{Bind, Encryption, Transports};
 use crate::hash::Sha1Hash;
 use crate::metainfo::{Block, InfoHash, Layout, Metainfo, PieceIndex};
-use crate::net::Closer;
 use crate::net::mse::MseError;
+use crate::net::utp::Utp;
+use crate::net::{Closer, Transport};
 use crate::policy::Miss;
 use crate::storage::Storage;
 use crate::wire::extension::ExtensionHandshake;
@@ -111,6 +112,10 @@ pub(crate) struct Caller {
     pub(crate) encryption: Encryption,
     /// What its sockets are bound to.
     pub(crate) bind: Option<Bind>,
+    /// Over what peers are dialled.
+    pub(crate) transports: Transports,
+    /// What makes connections of uTP, where there is a UDP port.
+    pub(crate) utp: Option<Utp>,
     /// Whether we are a node of the DHT as far as peers of this torrent may know.
     pub(crate) dht: bool,
 }
@@ -173,6 +178,7 @@ pub(crate) struct Link {
     pub(crate) key: PeerKey,
     pub(crate) addr: SocketAddr,
     pub(crate) incoming: bool,
+    pub(crate) transport: Transport,
     pub(crate) protection: Protection,
     pub(crate) peer_id: PeerId,
     pub(crate) reserved: Reserved,
@@ -351,6 +357,17 @@ impl PeerError {
             self,
             Self::Wire(_) | Self::Protocol(_) | Self::NotBitTorrent | Self::Encryption(_) | Self::WrongMetadata
         )
+    }
+
+    /// Whether a call that ended so was answered by nothing but a no.
+    fn is_turned_away(&self) -> bool {
+        match self {
+            Self::Connect(error) => {
+                matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)
+            }
+            Self::Closed | Self::Io(_) | Self::HungUpOnEncryption => true,
+            _ => false,
+        }
     }
 
     /// What a call that ended so is to the address book.

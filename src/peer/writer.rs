@@ -27,7 +27,7 @@ const QUICK: Duration = Duration::from_millis(20);
 const METADATA_WAITING: usize = 256 * 1024;
 /// Slices that one call takes (`UIO_MAXIOV`): a block of very small files has a slice for each.
 const SLICES: usize = 1024;
-/// How much is read, encrypted and sent at a time: it stays in the processor's cache between the three.
+/// How much is read, perhaps encrypted, and sent at a time: it stays in the processor's cache between the three.
 const CHUNK: usize = 4 * (PIECE_HEADER_LEN + BLOCK_LEN as usize);
 
 /// Writes until the connection ends.
@@ -271,8 +271,12 @@ impl Writer<'_> {
         let (blocks, next) = self.uploads.make_contiguous().split_at(self.paid);
         let storage = &*self.context.storage();
         let sent = match &mut self.stream {
-            WriteHalf::Plain(stream) => send_lent(stream, storage, blocks, &next[..next.len().min(self.batch)])?,
-            WriteHalf::Rc4(..) => send_copied(&mut self.stream, storage, blocks, &mut self.chunk)?,
+            WriteHalf::Plain(stream) if stream.is_served_by_kernel() => {
+                send_lent(stream, storage, blocks, &next[..next.len().min(self.batch)])?
+            }
+            WriteHalf::Plain(_) | WriteHalf::Rc4(..) => {
+                send_copied(&mut self.stream, storage, blocks, &mut self.chunk)?
+            }
         };
         let bytes = blocks[..sent].iter().map(|block| u64::from(block.len)).sum();
         Traffic::add(&self.link.traffic.up, bytes);
@@ -298,7 +302,8 @@ fn send_lent(stream: &mut Stream, storage: &Storage, blocks: &[Block], next: &[B
     Ok(blocks.len())
 }
 
-/// Sends blocks encrypted, some at a time. They are read from the files: the mapping is not to be read from here.
+/// Sends blocks encrypted or over uTP, some at a time. They are read from the files: the mapping is not to be read from
+/// here.
 fn send_copied(
     stream: &mut WriteHalf,
     storage: &Storage,

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use super::{STACK, Session};
 use crate::config::Bind;
 use crate::crew::NoThread;
-use crate::discovery::{MapState, NodeHandle, PortMapSetup, PortMapper, Transport};
+use crate::discovery::{MapState, PortMapSetup, PortMapper, Transport};
 use crate::torrent::Inbox;
 
 impl Session {
@@ -39,9 +39,9 @@ impl Session {
                 shared.inbox.try_send(Inbox::Outside(external)).ok();
             }
         };
-        // The node of the DHT has the same number, unless somebody else had it.
-        let same = |dht: &NodeHandle| dht.addrs().iter().any(|addr| addr.is_ipv4() && addr.port() == resources.port);
-        let transports = match resources.dht.as_ref().is_some_and(same) {
+        // The UDP port has the same number, unless somebody else had it.
+        let is_used = resources.dht.is_some() || resources.utp.is_some();
+        let transports = match is_used && resources.udp_port == resources.port {
             true => vec![Transport::Tcp, Transport::Udp],
             false => vec![Transport::Tcp],
         };

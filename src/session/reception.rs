@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
-use socket2::Socket;
 
+use super::udp::Calls;
 use super::{Registry, STACK};
+use crate::config::Transports;
 use crate::crew::NoThread;
-use crate::net::{Closer, Listener};
+use crate::net::{Arrival, Closer, Listener};
 use crate::peer::{self, Door, Incoming, PeerError};
 use crate::torrent::{Admission, Inbox, Resources};
 
@@ -41,10 +42,19 @@ impl Reception {
         Ok(())
     }
 
+    /// Starts a thread for those who call by uTP. It ends with the one at the UDP port.
+    pub(super) fn take_calls(&self, calls: Calls) -> Result<(), NoThread> {
+        let reception = self.clone();
+        let run = move || calls.iter().for_each(|(stream, addr)| reception.receive(Arrival::Utp(stream), addr));
+        self.resources.crew.spawn("accept-utp".into(), STACK, run)
+    }
+
     fn run(&self, listener: &Listener) {
+        let hangs_up = self.resources.config.peers.transports == Transports::Utp;
         loop {
             match listener.accept() {
-                Ok((socket, addr)) => self.receive(socket, addr),
+                Ok((_, addr)) if hangs_up => log::debug!("{addr}: refused, it calls by TCP"),
+                Ok((socket, addr)) => self.receive(Arrival::Tcp(socket), addr),
                 Err(error) => {
                     // Out of descriptors, or a caller that hung up: neither is a reason to stop listening.
                     if listener.pause() {
@@ -56,7 +66,7 @@ impl Reception {
         }
     }
 
-    fn receive(&self, socket: Socket, addr: SocketAddr) {
+    fn receive(&self, arrival: Arrival, addr: SocketAddr) {
         if self.resources.filter.read().blocks(addr.ip()) {
             self.resources.blocked_callers.fetch_add(1, Ordering::Relaxed);
             log::debug!("{addr}: refused, it is blocked");
@@ -70,7 +80,7 @@ impl Reception {
         let (resources, torrents) = (Arc::clone(&self.resources), Arc::clone(&self.torrents));
         let greetings = Arc::clone(&self.greetings);
         let caller = move || {
-            let admitted = greet(socket, addr, closer, &resources, &torrents);
+            let admitted = greet(arrival, addr, closer, &resources, &torrents);
             greetings.end(id);
             match admitted {
                 Ok(Some((incoming, admission))) => {
@@ -154,7 +164,7 @@ impl Greetings {
 
 /// Hears which torrent a caller wants and asks its owner.
 fn greet(
-    socket: Socket,
+    arrival: Arrival,
     addr: SocketAddr,
     closer: Arc<Closer>,
     resources: &Resources,
@@ -171,7 +181,7 @@ fn greet(
         },
         find_hidden: &|name| torrents.read().find_hidden(name),
     };
-    let (info_hash, incoming) = peer::greet(socket, addr, Arc::clone(&closer), &door)?;
+    let (info_hash, incoming) = peer::greet(arrival, addr, Arc::clone(&closer), &door)?;
     let Some(shared) = torrents.read().get(&info_hash).cloned() else { return Ok(None) };
     let (answer, admission) = bounded(1);
     if shared.inbox.send(Inbox::Call(addr, closer, answer)).is_err() {

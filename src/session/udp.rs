@@ -1,54 +1,88 @@
-//! The UDP port of a session: for a node of the DHT, where there is to be one, and for saying no to who calls by uTP.
+//! The UDP port of a session: for a node of the DHT, where there is to be one, and for uTP, or for saying no to who calls
+//! by it.
 //!
 //! It decides which port that is and what serves it. A session can do without, so that an error is only said.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::Config;
+use crossbeam_channel::{Receiver, bounded};
+
+use crate::config::{Config, Transports};
 use crate::crew::{Crew, NoThread};
 use crate::discovery::NodeHandle;
 use crate::net::Outlet;
 use crate::net::udp::{Protocol, UdpPort, Waker};
-use crate::net::utp::Refusal;
+use crate::net::utp::{Refusal, Resets, Utp, UtpStream};
 
-/// The stack of the thread `udp` where it only refuses.
+/// The stack of the thread `udp` where there is no node.
 const STACK: usize = 128 * 1024;
+/// Callers by uTP that wait to be taken in; more are hung up on.
+const CALLS: usize = 64;
+
+/// Callers by uTP, and where they call from.
+pub(super) type Calls = Receiver<(UtpStream, SocketAddr)>;
 
 /// What is at the port.
 #[derive(Default)]
 pub(super) struct Udp {
     pub(super) dht: Option<NodeHandle>,
+    pub(super) utp: Option<Utp>,
+    pub(super) calls: Option<Calls>,
+    /// Its number; 0 where there is none.
+    pub(super) port: u16,
     /// Ends the thread.
     pub(super) waker: Option<Arc<Waker>>,
 }
 
 /// Starts the thread `udp` on the port of the number that we listen on (0: we do not), so that one number serves both.
 pub(super) fn start(config: &Config, port: u16, crew: &Crew, outlet: &Arc<Outlet>) -> Udp {
+    let speaks_utp = config.peers.transports != Transports::Tcp;
+    if port == 0 && !config.dht.enabled && !speaks_utp {
+        // Nobody could call.
+        return Udp::default();
+    }
     let bind = |port| UdpPort::bind(config.listen.bind.as_ref(), port);
     let bound = match bind(port) {
         // Where others are looked for does not matter; where we are called does.
-        Err(_) if config.dht.enabled => bind(0),
+        Err(_) if config.dht.enabled || speaks_utp => bind(0),
         bound => bound,
     };
-    let waker = bound.as_ref().ok().map(UdpPort::waker);
-    let started = bound.map_err(|error| format!("no UDP port: {error}")).and_then(|mut port| {
-        port.follow(Arc::clone(outlet));
-        log::debug!("UDP on {:?}", port.addrs());
-        let refusal = Box::new(Refusal::new(std::array::from_fn(|_| fastrand::u64(..)), Instant::now()));
-        let started = match config.dht.enabled {
-            true => NodeHandle::start(port, config.dht.clone(), vec![refusal], crew).map(Some),
-            false => refuse(port, refusal, crew).map(|()| None),
-        };
-        started.map_err(|error| error.to_string())
-    });
-    let dht = started.inspect_err(|error| match config.dht.enabled {
-        true => log::warn!("the DHT is not used: {error}"),
-        false => log::debug!("who calls by uTP is not answered: {error}"),
-    });
-    dht.map_or_else(|_| Udp::default(), |dht| Udp { dht, waker })
+    bound.map_err(|error| error.to_string()).and_then(|port| serve(port, config, crew, outlet)).unwrap_or_else(
+        |error| {
+            let level = if config.dht.enabled { log::Level::Warn } else { log::Level::Debug };
+            log::log!(level, "no UDP port, so neither DHT nor uTP: {error}");
+            Udp::default()
+        },
+    )
 }
 
-fn refuse(port: UdpPort, refusal: Box<dyn Protocol>, crew: &Crew) -> Result<(), NoThread> {
-    crew.spawn("udp".into(), STACK, move || port.run(&mut [refusal]))
+fn serve(mut port: UdpPort, config: &Config, crew: &Crew, outlet: &Arc<Outlet>) -> Result<Udp, String> {
+    port.follow(Arc::clone(outlet));
+    log::debug!("UDP on {:?}", port.addrs());
+    let mut udp =
+        Udp { port: port.addrs().first().map_or(0, SocketAddr::port), waker: Some(port.waker()), ..Udp::default() };
+    let key = std::array::from_fn(|_| fastrand::u64(..));
+    let utp: Box<dyn Protocol> = match config.peers.transports {
+        Transports::Tcp => Box::new(Refusal(Resets::new(key, Instant::now()))),
+        Transports::Both | Transports::Utp => {
+            let (sender, calls) = bounded(CALLS);
+            let (utp, machine) = Utp::new(&port, config.listen.accept.then_some(sender), key);
+            udp.utp = Some(utp);
+            udp.calls = Some(calls);
+            machine
+        }
+    };
+    if config.dht.enabled {
+        let node = NodeHandle::start(port, config.dht.clone(), vec![utp], crew);
+        udp.dht = Some(node.map_err(|error| error.to_string())?);
+    } else {
+        run(port, utp, crew).map_err(|error| error.to_string())?;
+    }
+    Ok(udp)
+}
+
+fn run(port: UdpPort, protocol: Box<dyn Protocol>, crew: &Crew) -> Result<(), NoThread> {
+    crew.spawn("udp".into(), STACK, move || port.run(&mut [protocol]))
 }

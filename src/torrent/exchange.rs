@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Owner;
 use super::peer::Peer;
+use crate::net::Transport;
 use crate::peer::{Outgoing, PeerKey};
 use crate::policy::{Hearsay, Receiver, Source, Told};
 use crate::wire::extension::Extension;
@@ -157,6 +158,7 @@ impl Owner {
             let addr = if peer.link.incoming { peer.listens? } else { peer.link.addr };
             let flags = PexFlags::default()
                 .with(PexFlags::PREFERS_ENCRYPTION, peer.prefers_encryption)
+                .with(PexFlags::UTP, peer.link.transport == Transport::Utp)
                 .with(PexFlags::UPLOAD_ONLY, peer.is_seed())
                 .with(PexFlags::HOLEPUNCH, peer.extensions.id(Extension::Holepunch).is_some())
                 .with(PexFlags::REACHABLE, !peer.link.incoming);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::net::Transport;
 use crate::peer::{Account, Activity, Link, PeerKey, Protection, Tally, Times, Traffic};
 
 /// Peers that are gone and that are still told of one by one; the others only add to the sums.
@@ -62,7 +63,9 @@ pub struct PeerTimes {
     pub client: String,
     /// Whether it called us.
     pub incoming: bool,
-    /// How far the connection is, or was, encrypted.
+    /// What the connection is, or was, made of.
+    pub transport: Transport,
+    /// How far it is, or was, encrypted.
     pub protection: Protection,
     /// The connection is over.
     pub gone: bool,
@@ -225,6 +228,7 @@ impl PeerTimes {
             addr: link.addr,
             client: link.peer_id.client_name(),
             incoming: link.incoming,
+            transport: link.transport,
             protection: link.protection,
             gone,
             current,

@@ -19,6 +19,7 @@ use crate::bits::Bits;
 use crate::config::{Order, Priority, RateLimits};
 use crate::discovery::{DhtStatus, TrackerFact, TrackerStatus};
 use crate::metainfo::{FileIndex, InfoHash, Metainfo};
+use crate::net::Transport;
 use crate::peer::{Protection, Traffic};
 use crate::policy::{Misses, Reciprocity, Record, Refused, Sources, Standing};
 
@@ -224,23 +225,6 @@ impl PeerStats {
             outstanding: 0,
             protection: Protection::None,
             standing: Standing::Unknown,
-        }
-    }
-}
-
-/// What a connection is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-}
-
-impl Transport {
-    /// In one word: `tcp`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
         }
     }
 }

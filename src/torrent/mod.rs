@@ -75,7 +75,7 @@ use suspects::Suspects;
 
 pub(crate) use desk::Budget;
 pub use explain::{Explanation, PeerTimes};
-pub use handle::{Data, Ended, Event, Failure, PeerStats, State, Stats, Torrent, Transport};
+pub use handle::{Data, Ended, Event, Failure, PeerStats, State, Stats, Torrent};
 pub(crate) use inbox::{Admission, Command, INBOX, Inbox};
 pub use look::Survey;
 pub(crate) use metadata::start as start_magnet;

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::crew::Crew;
 use crate::discovery::{LocalDiscovery, NodeHandle, Tls};
 use crate::net::Outlet;
+use crate::net::utp::Utp;
 use crate::peer::{BufferPool, Caller, FullPiece, PeerKey, Timeouts, Valve};
 use crate::policy::{AddressBook, DialLimits, IpFilter, Reputation};
 use crate::wire::handshake::PeerId;
@@ -46,6 +47,10 @@ pub(crate) struct Resources {
     pub(crate) tls: Tls,
     /// The session's node of the DHT, where it is one.
     pub(crate) dht: Option<NodeHandle>,
+    /// What makes connections of uTP, where they are made.
+    pub(crate) utp: Option<Utp>,
+    /// The number of our UDP port; 0 where there is none.
+    pub(crate) udp_port: u16,
     /// Peers on the local network, where they are looked for.
     pub(crate) local: Option<LocalDiscovery>,
     /// By which a tracker knows us when our address changes.
@@ -83,6 +88,8 @@ impl Resources {
             encryption: self.config.peers.encryption,
             dht: self.has_dht_for(shared),
             bind: self.config.listen.bind.clone(),
+            transports: self.config.peers.transports,
+            utp: self.utp.clone(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::control::FULL_DISK_RETRY;
 use super::dht::DhtPart;
-use super::handle::{PeerStats, Stats, Transport};
+use super::handle::{PeerStats, Stats};
 use super::peer::Peer;
 use super::shared::Snapshot;
 use super::store::{Job, Moment, Totals};
@@ -227,7 +227,7 @@ impl Owner {
             incoming: peer.link.incoming,
             protection: peer.link.protection,
             sources: self.sources_of(peer),
-            transport: Transport::Tcp,
+            transport: peer.link.transport,
             upload_only: peer.upload_only,
             pieces: peer.has.count(),
             downloaded: Traffic::read(&peer.link.traffic.down),

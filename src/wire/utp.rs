@@ -1,7 +1,7 @@
-//! The header of a packet of uTP (BEP 29), version 1.
+//! The packets of uTP (BEP 29), version 1.
 //!
-//! It owns its layout; it refuses other versions, types that there are not, and extensions that reach beyond the packet,
-//! and passes over what they say.
+//! It owns their layout; it refuses other versions, types that there are not, and extensions that reach beyond the packet.
+//! Of extensions it knows the selective ack, and passes over what others say.
 //!
 //! ```text
 //! 0       1       2               4
@@ -24,6 +24,9 @@ use super::{Reader, Truncated};
 pub const HEADER_LEN: usize = 20;
 
 const VERSION: u8 = 1;
+
+/// The extension that says what arrived out of order.
+const SELECTIVE_ACK: u8 = 1;
 
 /// What a packet is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +62,21 @@ pub struct Header {
     pub ack_nr: u16,
 }
 
+/// A whole packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Packet<'a> {
+    /// Its header.
+    pub header: Header,
+    /// What arrived out of order.
+    pub selective: SelectiveAck<'a>,
+    /// The bytes of the stream that it carries.
+    pub payload: &'a [u8],
+}
+
+/// A bit for each packet from the second after `ack_nr` on, those of a byte from the lowest up: whether it arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SelectiveAck<'a>(&'a [u8]);
+
 /// Why a datagram is no packet of uTP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -82,28 +100,7 @@ impl Header {
 
     /// Reads the header of a packet.
     pub fn decode(packet: &[u8]) -> Result<Self, HeaderError> {
-        let mut reader = Reader::new(packet);
-        let first = reader.u8()?;
-        if first & 0xf != VERSION {
-            return Err(HeaderError::Version(first & 0xf));
-        }
-        let kind = Kind::from_number(first >> 4).ok_or(HeaderError::Kind(first >> 4))?;
-        let mut extension = reader.u8()?;
-        let header = Self {
-            kind,
-            connection_id: reader.u16()?,
-            timestamp: reader.u32()?,
-            difference: reader.u32()?,
-            window: reader.u32()?,
-            seq_nr: reader.u16()?,
-            ack_nr: reader.u16()?,
-        };
-        while extension != 0 {
-            extension = reader.u8()?;
-            let len = reader.u8()?;
-            reader.take(len.into())?;
-        }
-        Ok(header)
+        Packet::decode(packet).map(|packet| packet.header)
     }
 
     /// The packet that consists of this header.
@@ -117,6 +114,75 @@ impl Header {
         out[16..18].copy_from_slice(&self.seq_nr.to_be_bytes());
         out[18..20].copy_from_slice(&self.ack_nr.to_be_bytes());
         out
+    }
+}
+
+impl<'a> Packet<'a> {
+    /// Reads a packet.
+    pub fn decode(packet: &'a [u8]) -> Result<Self, HeaderError> {
+        let mut reader = Reader::new(packet);
+        let first = reader.u8()?;
+        if first & 0xf != VERSION {
+            return Err(HeaderError::Version(first & 0xf));
+        }
+        let kind = Kind::from_number(first >> 4).ok_or(HeaderError::Kind(first >> 4))?;
+        let mut extension = reader.u8()?;
+        let header = Header {
+            kind,
+            connection_id: reader.u16()?,
+            timestamp: reader.u32()?,
+            difference: reader.u32()?,
+            window: reader.u32()?,
+            seq_nr: reader.u16()?,
+            ack_nr: reader.u16()?,
+        };
+        let mut selective = &[][..];
+        while extension != 0 {
+            let is_selective = extension == SELECTIVE_ACK;
+            extension = reader.u8()?;
+            let len = reader.u8()?;
+            let said = reader.take(len.into())?;
+            if is_selective {
+                selective = said;
+            }
+        }
+        Ok(Self { header, selective: SelectiveAck(selective), payload: reader.rest() })
+    }
+
+    /// Appends the packet.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        let mut header = self.header.encode();
+        let selective = self.selective.0;
+        if !selective.is_empty() {
+            header[1] = SELECTIVE_ACK;
+        }
+        out.extend_from_slice(&header);
+        if let Ok(len @ 1..) = u8::try_from(selective.len()) {
+            out.extend_from_slice(&[0, len]);
+            out.extend_from_slice(selective);
+        }
+        out.extend_from_slice(self.payload);
+    }
+}
+
+impl<'a> SelectiveAck<'a> {
+    /// Of at most 252 bytes, a multiple of 4, as others expect it.
+    pub fn new(bits: &'a [u8]) -> Self {
+        Self(&bits[..bits.len().min(252)])
+    }
+
+    /// The packets that arrived, each as its distance from the one after `ack_nr`, which is missing; ascending.
+    pub fn arrived(self) -> impl Iterator<Item = u16> + 'a {
+        let bits = (0..8 * self.0.len()).filter(move |bit| self.0[bit / 8] >> (bit % 8) & 1 == 1);
+        bits.map(|bit| bit as u16 + 1)
+    }
+
+    /// Marks a packet, by its distance from the one after `ack_nr`: the bits for it, where there is room.
+    pub fn mark(bits: &mut [u8], distance: u16) {
+        let Some(bit) = distance.checked_sub(1) else { return };
+        if let Some(byte) = bits.get_mut(usize::from(bit / 8)) {
+            *byte |= 1 << (bit % 8);
+        }
     }
 }
 
@@ -138,7 +204,7 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
-    use super::{Header, HeaderError, Kind};
+    use super::{Header, HeaderError, Kind, Packet, SelectiveAck};
 
     /// A packet that asks for a connection.
     const SYN: [u8; 20] = [0x41, 0, 0x12, 0x34, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0x10, 0, 0, 0xab, 0xcd, 0, 0];
@@ -175,6 +241,28 @@ mod tests {
         for tail in [&[][..], &[0], &[0, 1], &[1, 0], &[1, 1, 7, 0, 2, 1]] {
             assert!(matches!(with(tail), Err(HeaderError::Truncated(_))), "{tail:?}");
         }
+    }
+
+    #[test]
+    fn a_packet_carries_bytes_and_says_what_arrived_out_of_order() {
+        let header = Header { kind: Kind::Data, ..Header::decode(&SYN).unwrap() };
+        let mut bits = [0; 4];
+        for distance in [0, 1, 3, 8, 9, 32, 33] {
+            SelectiveAck::mark(&mut bits, distance);
+        }
+        assert_eq!(bits, [0b1000_0101, 1, 0, 0x80]);
+        let packet = Packet { header, selective: SelectiveAck::new(&bits), payload: b"bytes" };
+        let mut out = Vec::new();
+        packet.encode_into(&mut out);
+        assert_eq!(out[..2], [0x01, 1]);
+        assert_eq!(out[20..], [&[0, 4], &bits[..], b"bytes"].concat());
+        assert_eq!(Packet::decode(&out), Ok(packet));
+        assert_eq!(packet.selective.arrived().collect::<Vec<_>>(), [1, 3, 8, 9, 32]);
+        let bare = Packet { selective: SelectiveAck::default(), ..packet };
+        out.clear();
+        bare.encode_into(&mut out);
+        assert_eq!(out.len(), 25);
+        assert_eq!(Packet::decode(&out), Ok(bare));
     }
 
     #[test]

@@ -89,11 +89,16 @@ pub(crate) fn aria2_with(job: &Job<'_>, seed: bool, port: u16, more: &[&str]) ->
 }
 
 /// transmission-cli, which has or downloads everything and goes on seeding until it is killed, with encryption tolerated (-et), preferred (-ep) or required
-/// (-er).
+/// (-er). It speaks TCP alone.
 pub(crate) fn transmission(job: &Job<'_>, port: u16, config: &Path, encryption: &str) -> Process {
+    transmission_with(job, port, config, encryption, false)
+}
+
+/// The same, which perhaps prefers uTP.
+pub(crate) fn transmission_with(job: &Job<'_>, port: u16, config: &Path, encryption: &str, utp: bool) -> Process {
     let number = ["-et", "-ep", "-er"].iter().position(|option| *option == encryption);
     let settings = json!({
-        "utp-enabled": false, "dht-enabled": false, "lpd-enabled": false, "pex-enabled": false, "encryption": number,
+        "utp-enabled": utp, "dht-enabled": false, "lpd-enabled": false, "pex-enabled": false, "encryption": number,
         "bind-address-ipv4": job.ip.to_string(), "preallocation": 0,
     });
     std::fs::write(config.join("settings.json"), settings.to_string()).unwrap();
@@ -104,7 +109,13 @@ pub(crate) fn transmission(job: &Job<'_>, port: u16, config: &Path, encryption: 
 
 /// rqbit, which finds peers through trackers here, and ends when it has everything.
 pub(crate) fn rqbit(job: &Job<'_>) -> Process {
+    rqbit_with(job, &[])
+}
+
+/// rqbit with further options.
+pub(crate) fn rqbit_with(job: &Job<'_>, more: &[&str]) -> Process {
     let mut command = Command::new("rqbit");
+    command.args(more);
     command.args(["--disable-dht", "--disable-upnp-port-forward", "--disable-lsd", "download", "-e", "-o"]);
     Process::start(command.arg(job.dir).arg(job.torrent))
 }

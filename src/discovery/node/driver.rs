@@ -293,12 +293,13 @@ impl Protocol for Node {
         [life.dht.poll_timeout(), lookups, file, Some(life.next_look)].into_iter().flatten().min()
     }
 
-    fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
+    fn poll_transmit(&mut self, _: Instant, out: &mut Vec<u8>) -> Option<SocketAddr> {
         let life = self.life.as_mut()?;
         loop {
             let (to, bytes) = life.dht.poll_transmit()?;
             if !self.loopback_only || to.ip().is_loopback() {
-                return Some((to, bytes));
+                out.extend(bytes);
+                return Some(to);
             }
         }
     }
@@ -350,7 +351,7 @@ mod tests {
     }
 
     fn sent(node: &mut Node) -> Vec<SocketAddr> {
-        std::iter::from_fn(|| node.poll_transmit()).map(|(to, _)| to).collect()
+        std::iter::from_fn(|| node.poll_transmit(Instant::now(), &mut Vec::new())).collect()
     }
 
     #[test]

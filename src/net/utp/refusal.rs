@@ -1,14 +1,14 @@
-//! What is said at the UDP port to who calls by uTP (BEP 29), which ropewalk does not speak: no, at once.
+//! What is said at the UDP port to who has no connection of uTP (BEP 29): no, at once.
 //!
 //! Clients that try uTP before TCP wait some seconds for an answer; a reset has them turn to TCP without delay. Only a
-//! whole packet that asks for a connection is answered, by fewer bytes than it had or as many, and each source draws only
-//! so many: nobody gains by having us answer somebody else.
+//! whole packet is answered, by no more bytes than it had, and each source draws only so many: nobody gains by having us
+//! answer somebody else.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::udp::Protocol;
+use crate::net::udp::Protocol;
 use crate::policy::SourceLimits;
 use crate::wire::utp::{HEADER_LEN, Header, Kind};
 
@@ -19,32 +19,34 @@ const SOURCES: usize = 256;
 /// Answers that wait to be sent; what is more is let go of.
 const QUEUED: usize = 256;
 
-/// Refuses every connection.
-pub(crate) struct Refusal {
+/// Answers to packets that belong to no connection.
+pub(crate) struct Resets {
     limits: SourceLimits,
     /// The zero of our timestamps.
     born: Instant,
     out: VecDeque<(SocketAddr, [u8; HEADER_LEN])>,
 }
 
-impl Refusal {
+impl Resets {
     /// `key` must not be guessable.
     pub(crate) fn new(key: [u64; 2], now: Instant) -> Self {
         Self { limits: SourceLimits::new(Some(RATE), SOURCES, key, now), born: now, out: VecDeque::new() }
     }
-}
 
-impl Protocol for Refusal {
-    fn claims(&self, first: u8) -> bool {
-        Header::begins_with(first)
+    /// Whether a source may draw one more packet from us, which it does.
+    pub(super) fn grant(&mut self, from: SocketAddr, now: Instant) -> bool {
+        let allowed = self.limits.allows(from, now);
+        if allowed {
+            self.limits.charge(from, HEADER_LEN, now);
+        }
+        allowed
     }
 
-    fn handle_datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) {
-        let Ok(header) = Header::decode(bytes) else { return };
-        if header.kind != Kind::Syn || self.out.len() >= QUEUED || !self.limits.allows(from, now) {
+    /// Says that there is no connection.
+    pub(super) fn answer(&mut self, from: SocketAddr, header: &Header, now: Instant) {
+        if self.out.len() >= QUEUED || !self.grant(from, now) {
             return;
         }
-        self.limits.charge(from, HEADER_LEN, now);
         let timestamp = now.saturating_duration_since(self.born).as_micros() as u32;
         let reset = Header {
             kind: Kind::Reset,
@@ -58,6 +60,28 @@ impl Protocol for Refusal {
         self.out.push_back((from, reset.encode()));
     }
 
+    /// Appends the next answer to `out`, and says for whom it is.
+    pub(super) fn poll_transmit(&mut self, out: &mut Vec<u8>) -> Option<SocketAddr> {
+        let (to, reset) = self.out.pop_front()?;
+        out.extend(reset);
+        Some(to)
+    }
+}
+
+/// Refuses every connection, and says nothing else.
+pub(crate) struct Refusal(pub(crate) Resets);
+
+impl Protocol for Refusal {
+    fn claims(&self, first: u8) -> bool {
+        Header::begins_with(first)
+    }
+
+    fn handle_datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) {
+        if let Ok(header @ Header { kind: Kind::Syn, .. }) = Header::decode(bytes) {
+            self.0.answer(from, &header, now);
+        }
+    }
+
     fn handle_wake(&mut self, _: Instant) {}
 
     fn handle_timeout(&mut self, _: Instant) {}
@@ -66,8 +90,8 @@ impl Protocol for Refusal {
         None
     }
 
-    fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
-        self.out.pop_front().map(|(to, reset)| (to, reset.to_vec()))
+    fn poll_transmit(&mut self, _: Instant, out: &mut Vec<u8>) -> Option<SocketAddr> {
+        self.0.poll_transmit(out)
     }
 
     fn handle_end(&mut self, _: Instant) {}
@@ -88,14 +112,18 @@ mod tests {
     }
 
     fn answers(refusal: &mut Refusal) -> Vec<(SocketAddr, Header)> {
-        let next = || refusal.poll_transmit();
-        std::iter::from_fn(next).map(|(to, bytes)| (to, Header::decode(&bytes).unwrap())).collect()
+        let next = || {
+            let mut bytes = Vec::new();
+            let to = refusal.poll_transmit(Instant::now(), &mut bytes)?;
+            Some((to, Header::decode(&bytes).unwrap()))
+        };
+        std::iter::from_fn(next).collect()
     }
 
     #[test]
     fn who_asks_for_a_connection_is_told_at_once_that_there_is_none() {
         let now = Instant::now();
-        let mut refusal = Refusal::new([1, 2], now);
+        let mut refusal = Refusal(Resets::new([1, 2], now));
         refusal.handle_datagram(peer(1), &syn(0x1234).encode(), now + Duration::from_micros(100));
         let reset = Header {
             kind: Kind::Reset,
@@ -112,7 +140,7 @@ mod tests {
     #[test]
     fn nothing_else_is_answered() {
         let now = Instant::now();
-        let mut refusal = Refusal::new([1, 2], now);
+        let mut refusal = Refusal(Resets::new([1, 2], now));
         for kind in [Kind::Data, Kind::Fin, Kind::State, Kind::Reset] {
             refusal.handle_datagram(peer(1), &Header { kind, ..syn(1) }.encode(), now);
         }
@@ -124,14 +152,14 @@ mod tests {
     #[test]
     fn an_answer_is_no_longer_than_the_question_and_a_source_draws_only_so_many() {
         let now = Instant::now();
-        let mut refusal = Refusal::new([1, 2], now);
+        let mut refusal = Refusal(Resets::new([1, 2], now));
         let mut asked = 0;
         let mut answered = 0;
         for id in 0..1000 {
             let packet = syn(id).encode();
             refusal.handle_datagram(peer(1), &packet, now);
             asked += packet.len();
-            answered += std::iter::from_fn(|| refusal.poll_transmit()).map(|(_, bytes)| bytes.len()).sum::<usize>();
+            answered += HEADER_LEN * answers(&mut refusal).len();
         }
         assert_eq!(answered, 51 * HEADER_LEN, "of {asked} bytes");
         refusal.handle_datagram(peer(2), &syn(1).encode(), now);
@@ -143,7 +171,7 @@ mod tests {
     #[test]
     fn what_waits_to_be_sent_is_bounded() {
         let now = Instant::now();
-        let mut refusal = Refusal::new([1, 2], now);
+        let mut refusal = Refusal(Resets::new([1, 2], now));
         for number in 0..u32::from(u16::MAX) {
             let from = SocketAddr::from((std::net::Ipv4Addr::from_bits(0x0b00_0000 + number), 1));
             refusal.handle_datagram(from, &syn(1).encode(), now);

@@ -1,0 +1,236 @@
+//! All connections of uTP at the UDP port: which packet is for which, and which of them has something to send.
+//!
+//! It owns the connections. Calls from elsewhere it answers; once a caller has shown that it hears us, it is handed on. It
+//! is one of the machines that the thread `udp` drives.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+
+use super::connection::{Connection, Ends};
+use super::pipe::{Bell, Pipe, UtpStream};
+use super::refusal::Resets;
+use crate::net::udp::Protocol;
+use crate::wire::utp::{Header, Kind, Packet};
+
+/// Callers that were answered and have not said anything yet.
+const CALLERS: usize = 256;
+/// Connections over all.
+const MOST: usize = 10_000;
+/// Payload bytes that wait for others before them, of all connections; beyond, each may keep so many.
+const EARLY_BYTES: usize = 32 << 20;
+const EARLY_EACH: usize = 64 << 10;
+
+/// The connections.
+pub(crate) struct Connections {
+    connections: HashMap<u64, Entry>,
+    /// By whom a packet is from and its id.
+    by_id: HashMap<(SocketAddr, u16), u64>,
+    /// When something is due, and of which.
+    due: BTreeSet<(Instant, u64)>,
+    /// Which may have something to send, each once.
+    busy: VecDeque<u64>,
+    /// How many wait for their first word.
+    callers: usize,
+    early_bytes: usize,
+    bell: Arc<Bell>,
+    /// Where callers are handed on; `None` where nobody takes any in.
+    calls: Option<Sender<(UtpStream, SocketAddr)>>,
+    resets: Resets,
+}
+
+struct Entry {
+    connection: Connection,
+    pipe: Arc<Pipe>,
+    /// A caller that was not handed on yet: dropped, it is closed.
+    caller: Option<UtpStream>,
+    /// As in `due`.
+    due: Option<Instant>,
+    /// As in `busy`.
+    is_busy: bool,
+    early_bytes: usize,
+}
+
+impl Connections {
+    pub(super) fn new(bell: Arc<Bell>, calls: Option<Sender<(UtpStream, SocketAddr)>>, resets: Resets) -> Self {
+        Self {
+            connections: HashMap::new(),
+            by_id: HashMap::new(),
+            due: BTreeSet::new(),
+            busy: VecDeque::new(),
+            callers: 0,
+            early_bytes: 0,
+            bell,
+            calls,
+            resets,
+        }
+    }
+
+    /// The connection that a packet is for.
+    fn find(&self, from: SocketAddr, header: &Header) -> Option<u64> {
+        let id = header.connection_id;
+        match header.kind {
+            // The id in it is that of the answers.
+            Kind::Syn => self.by_id.get(&(from, id.wrapping_add(1))).copied(),
+            // It may repeat the id of what it answers, which is that of the peer.
+            Kind::Reset => [id, id.wrapping_sub(1), id.wrapping_add(1)].into_iter().find_map(|ours| {
+                let number = *self.by_id.get(&(from, ours))?;
+                let connection = &self.connections.get(&number)?.connection;
+                [connection.receive_id, connection.send_id].contains(&id).then_some(number)
+            }),
+            _ => self.by_id.get(&(from, id)).copied(),
+        }
+    }
+
+    /// Answers a caller, where there is room for one.
+    fn answer(&mut self, from: SocketAddr, syn: &Header, now: Instant) {
+        let has_room = self.callers < CALLERS && self.connections.len() < MOST;
+        if self.calls.is_none() {
+            self.resets.answer(from, syn, now);
+        } else if has_room && self.resets.grant(from, now) {
+            let pipe = Pipe::new(from, &self.bell);
+            let connection = Connection::answer(syn, fastrand::u16(..), now);
+            self.callers += 1;
+            let caller = Some(UtpStream::new(Arc::clone(&pipe)));
+            self.insert(pipe, connection, caller, now);
+        }
+    }
+
+    fn call(&mut self, pipe: Arc<Pipe>, now: Instant) {
+        let addr = pipe.addr;
+        // A few tries find one that is free; where none does, an older connection to there breaks.
+        let ids = std::iter::repeat_with(|| fastrand::u16(..u16::MAX)).take(16);
+        let id = ids.into_iter().find(|id| !self.by_id.contains_key(&(addr, *id))).unwrap_or_default();
+        let connection = Connection::call(id, fastrand::u16(..), now);
+        self.insert(pipe, connection, None, now);
+    }
+
+    fn insert(&mut self, pipe: Arc<Pipe>, connection: Connection, caller: Option<UtpStream>, now: Instant) {
+        let number = pipe.number;
+        self.by_id.insert((pipe.addr, connection.receive_id), number);
+        let entry = Entry { connection, pipe, caller, due: None, is_busy: false, early_bytes: 0 };
+        self.connections.insert(number, entry);
+        self.touch(number, now, |_, _| ());
+    }
+
+    /// Does something with a connection, and has it polled afterwards.
+    fn touch(&mut self, number: u64, now: Instant, act: impl FnOnce(&mut Connection, &mut Ends)) {
+        let Some(entry) = self.connections.get_mut(&number) else { return };
+        {
+            let mut middle = entry.pipe.lock();
+            middle.answer_bell();
+            act(&mut entry.connection, &mut middle.ends);
+            entry.connection.handle_use(&mut middle.ends, now);
+        }
+        let early_bytes = entry.connection.early_bytes();
+        self.early_bytes = self.early_bytes + early_bytes - entry.early_bytes;
+        entry.early_bytes = early_bytes;
+        if !std::mem::replace(&mut entry.is_busy, true) {
+            self.busy.push_back(number);
+        }
+        if entry.connection.is_open()
+            && let Some(caller) = entry.caller.take()
+        {
+            self.callers -= 1;
+            // Where too many wait to be taken in, it is dropped, and thereby closed.
+            let _ = self.calls.as_ref().map(|calls| calls.try_send((caller, entry.pipe.addr)));
+        }
+    }
+
+    /// The connection has nothing to send now.
+    fn settle(&mut self, number: u64) {
+        let Some(entry) = self.connections.get_mut(&number) else { return };
+        entry.is_busy = false;
+        let due = entry.connection.poll_timeout();
+        if entry.due != due {
+            entry.due.map(|due| self.due.remove(&(due, number)));
+            due.map(|due| self.due.insert((due, number)));
+            entry.due = due;
+        }
+        entry.pipe.notify(entry.connection.appetite());
+        if entry.connection.is_over() {
+            self.remove(number);
+        }
+    }
+
+    fn remove(&mut self, number: u64) {
+        let Some(entry) = self.connections.remove(&number) else { return };
+        entry.due.map(|due| self.due.remove(&(due, number)));
+        let id = (entry.pipe.addr, entry.connection.receive_id);
+        if self.by_id.get(&id) == Some(&number) {
+            self.by_id.remove(&id);
+        }
+        self.early_bytes -= entry.early_bytes;
+        self.callers -= usize::from(entry.caller.is_some());
+    }
+}
+
+impl Protocol for Connections {
+    fn claims(&self, first: u8) -> bool {
+        Header::begins_with(first)
+    }
+
+    fn handle_datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) {
+        let Ok(packet) = Packet::decode(bytes) else { return };
+        match self.find(from, &packet.header) {
+            Some(number) => {
+                let early_room = if self.early_bytes < EARLY_BYTES { usize::MAX } else { EARLY_EACH };
+                self.touch(number, now, |connection, ends| connection.handle_packet(&packet, early_room, ends, now));
+            }
+            None if packet.header.kind == Kind::Syn => self.answer(from, &packet.header, now),
+            None if packet.header.kind == Kind::Reset => {}
+            None => self.resets.answer(from, &packet.header, now),
+        }
+    }
+
+    fn handle_wake(&mut self, now: Instant) {
+        let news = self.bell.take();
+        news.calls.into_iter().for_each(|pipe| self.call(pipe, now));
+        news.used.into_iter().for_each(|number| self.touch(number, now, |_, _| ()));
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        while let Some(&(at, number)) = self.due.first().filter(|(at, _)| *at <= now) {
+            self.due.remove(&(at, number));
+            if let Some(entry) = self.connections.get_mut(&number) {
+                entry.due = None;
+            }
+            self.touch(number, now, |connection, ends| connection.handle_timeout(ends, now));
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<SocketAddr> {
+        if let Some(to) = self.resets.poll_transmit(out) {
+            return Some(to);
+        }
+        while let Some(number) = self.busy.pop_front() {
+            let Some(entry) = self.connections.get_mut(&number) else { continue };
+            let has_sent = entry.connection.poll_transmit(&mut entry.pipe.lock().ends, now, out);
+            if has_sent {
+                let to = entry.pipe.addr;
+                // In turns with the others.
+                self.busy.push_back(number);
+                return Some(to);
+            }
+            self.settle(number);
+        }
+        None
+    }
+
+    fn handle_end(&mut self, now: Instant) {
+        let news = self.bell.end();
+        // A connection that is to be made will not be.
+        news.calls.iter().for_each(|pipe| pipe.close());
+        let numbers: Vec<_> = self.connections.keys().copied().collect();
+        for number in numbers {
+            self.touch(number, now, |connection, ends| connection.abort(ends));
+        }
+    }
+}
