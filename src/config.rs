@@ -75,7 +75,7 @@ pub struct PeerConfig {
     pub dials_per_second: u32,
     /// Peers that we upload to at the same time; `None` for as many as the measured capacity feeds (at least 8).
     pub upload_slots: Option<usize>,
-    /// How long a connection may take to be made. Default: 10 s.
+    /// How long a connection may take to be made, over TCP and uTP together. Default: 10 s.
     pub connect_timeout: Duration,
     /// How long a handshake may take. Default: 10 s.
     pub handshake_timeout: Duration,

@@ -112,8 +112,8 @@ fn the_cap_of_threads_refuses_peers_and_is_warned_of_once() {
     let payload = Payload::file("cap.bin", 1 << 20, 65536);
     let mut config = config();
     config.resources.workers = 1;
-    // The worker, the one that accepts, the one at the UDP port, two of the torrent, and three peers of two each.
-    config.resources.max_threads = 1 + 1 + 1 + 2 + 3 * 2;
+    // The worker, those that accept, the one at the UDP port, two of the torrent, and three peers of two each.
+    config.resources.max_threads = 1 + 2 + 1 + 2 + 3 * 2;
     let client = Client::leeching_with(&payload, &[], config, |_| ());
     await_that("open", &client.torrent, || client.torrent.state() == ropewalk::State::Downloading);
     let mut taken: Vec<Wire> = (0..3).map(|number| call(client.addr(), &payload, number).unwrap()).collect();

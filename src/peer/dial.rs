@@ -19,8 +19,10 @@ use crate::metainfo::InfoHash;
 use crate::net::{Arrival, Closer, ReadHalf, Stream, Transport, WriteHalf};
 use crate::wire::handshake::{Handshake, HandshakeHead, PeerId, Reserved};
 
-/// How long uTP is tried where TCP was answered, by a no.
-const TURNED_AWAY_PATIENCE: Duration = Duration::from_secs(2);
+/// How long uTP is tried where TCP was answered by a no: so many times what that took, within bounds.
+const TURNED_AWAY_TIMES: u32 = 8;
+const TURNED_AWAY_LEAST: Duration = Duration::from_millis(250);
+const TURNED_AWAY_MOST: Duration = Duration::from_secs(2);
 /// How often a reader notes its processor time while it receives.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -75,10 +77,12 @@ pub(super) fn call(to: Callee, caller: &Caller, closer: &Arc<Closer>) -> Result<
     let timeout = caller.timeouts.connect;
     match caller.transports {
         Transports::Both if caller.utp.is_some() => {
+            let start = Instant::now();
             call_over(Transport::Tcp, timeout / 2, to, caller, closer).or_else(|why| {
+                let answer = TURNED_AWAY_TIMES * start.elapsed();
                 let patience = match &why {
                     PeerError::Connect(error) if error.kind() == ErrorKind::TimedOut => timeout / 2,
-                    _ if why.is_turned_away() => TURNED_AWAY_PATIENCE.min(timeout / 2),
+                    _ if why.is_turned_away() => answer.clamp(TURNED_AWAY_LEAST, TURNED_AWAY_MOST).min(timeout / 2),
                     _ => return Err(why),
                 };
                 call_over(Transport::Utp, patience, to, caller, closer).map_err(|other| match other {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ropewalk::dht::DhtEvent;
 use ropewalk::wire::item::{Item, ItemValue};
-use ropewalk::{AddOptions, Event, Magnet, Session};
+use ropewalk::{AddOptions, Event, Magnet, Session, Transports};
 use serde_json::{Value, json};
 
 use super::{PIECE, add, await_that, config, finish, node};
@@ -108,7 +108,7 @@ fn assert_sent_on(theirs: &mut Process) {
 const SOON: Duration = Duration::from_secs(3);
 
 #[test]
-fn libtorrent_that_tries_utp_gives_metadata_and_content_by_tcp_at_once() {
+fn libtorrent_that_tries_utp_where_that_is_not_spoken_gives_metadata_and_content_by_tcp_at_once() {
     if !need::libtorrent() {
         return;
     }
@@ -116,7 +116,9 @@ fn libtorrent_that_tries_utp_gives_metadata_and_content_by_tcp_at_once() {
     Network::run(|network| {
         // Nobody else tells of either, so that it is libtorrent who dials.
         let (_node, addr) = node(network.ours, &[]);
-        let session = Session::new(config(network.ours, &[])).unwrap();
+        let mut config = config(network.ours, &[]);
+        config.peers.transports = Transports::Tcp;
+        let session = Session::new(config).unwrap();
         let folder = payload.empty_folder("out");
         let torrent = session.add_magnet(Magnet::new(payload.metainfo.info_hash()), AddOptions::new(&folder)).unwrap();
         let mut more = torrent_at(&payload, &payload.data(), true);
@@ -131,14 +133,16 @@ fn libtorrent_that_tries_utp_gives_metadata_and_content_by_tcp_at_once() {
 }
 
 #[test]
-fn libtorrent_that_tries_utp_gets_metadata_and_content_by_tcp_at_once() {
+fn libtorrent_that_tries_utp_where_that_is_not_spoken_gets_metadata_and_content_by_tcp_at_once() {
     if !need::libtorrent() {
         return;
     }
     let payload = Payload::single(3_000_000, 4096, None);
     Network::run(|network| {
         let (_node, addr) = node(network.ours, &[]);
-        let session = Session::new(config(network.ours, &[])).unwrap();
+        let mut config = config(network.ours, &[]);
+        config.peers.transports = Transports::Tcp;
+        let session = Session::new(config).unwrap();
         finish(&add(&session, &payload.metainfo, &payload.data(), &[]));
         let folder = payload.empty_folder("out");
         let magnet = Magnet::new(payload.metainfo.info_hash()).to_string();

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use ropewalk::Session;
 use ropewalk::wire::handshake::Reserved;
 use ropewalk::wire::message::Message;
 use ropewalk::wire::utp::{Header, Kind};
+use ropewalk::{Session, Transports};
 
 use crate::support::payload::Payload;
 use crate::support::scripted::{RESERVED, Wire, random_id};
@@ -247,9 +247,10 @@ fn toggling_interest_ten_thousand_times_harms_nobody() {
 }
 
 #[test]
-fn who_calls_by_utp_is_told_at_once_to_call_another_way_with_a_node_of_the_dht_and_without() {
+fn who_calls_by_utp_where_that_is_not_spoken_is_told_so_at_once_with_a_node_of_the_dht_and_without() {
     for node in [false, true] {
         let mut config = config();
+        config.peers.transports = Transports::Tcp;
         config.dht.enabled = node;
         config.dht.bootstrap.clear();
         // The UDP port of the same number may be somebody else's.

@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::ledbat::Ledbat;
-use super::received::Received;
+use super::received::{Received, Room};
 use super::rtt::Rtt;
 use super::sent::{Acked, Sent};
 use crate::wire::utp::{HEADER_LEN, Header, Kind, Packet, SelectiveAck};
@@ -278,6 +278,8 @@ impl Connection {
         } else {
             self.ledbat.handle_ack(acked.bytes, acked.rtt, before + PAYLOAD as u32 >= self.ledbat.window());
         }
+        // Forgotten in time: numbers come again.
+        self.recovery = self.recovery.filter(|recovery| (self.sent.first().wrapping_sub(*recovery) as i16) <= 0);
         self.late = (self.sent.len() > 0).then(|| now + self.rtt.timeout());
     }
 
@@ -294,7 +296,7 @@ impl Connection {
         let Header { kind, seq_nr, .. } = packet.header;
         let is_fin = kind == Kind::Fin;
         self.owes_ack = true;
-        let room = ends.room().min(early_room);
+        let room = Room { all: ends.room(), early: early_room };
         self.received.take(seq_nr, packet.payload, is_fin, room, &mut ends.incoming);
         if ends.closed {
             ends.incoming.clear();

@@ -20,7 +20,7 @@ mod tests;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
@@ -47,7 +47,7 @@ impl Utp {
         key: [u64; 2],
     ) -> (Self, Box<dyn Protocol>) {
         let bell = Arc::new(Bell::new(port.waker()));
-        let machine = Connections::new(Arc::clone(&bell), calls, Resets::new(key, Instant::now()));
+        let machine = Connections::new(Arc::clone(&bell), calls, key);
         let families = [true, false].map(|v4| port.addrs().iter().any(|addr| addr.is_ipv4() == v4));
         (Self { bell, families }, Box::new(machine))
     }

@@ -14,10 +14,16 @@ use super::connection::{Connection, Ends};
 use super::pipe::{Bell, Pipe, UtpStream};
 use super::refusal::Resets;
 use crate::net::udp::Protocol;
-use crate::wire::utp::{Header, Kind, Packet};
+use crate::policy::SourceLimits;
+use crate::wire::utp::{HEADER_LEN, Header, Kind, Packet};
 
 /// Callers that were answered and have not said anything yet.
 const CALLERS: usize = 256;
+/// What each source may draw in answers to calls, in bytes a second: 50 of them, and 500 at once after a while. They are
+/// no longer than calls.
+const ANSWERS: u32 = 50 * HEADER_LEN as u32;
+/// Sets of places for sources: 16 KiB.
+const SOURCES: usize = 256;
 /// Connections over all.
 const MOST: usize = 10_000;
 /// Payload bytes that wait for others before them, of all connections; beyond, each may keep so many.
@@ -33,13 +39,15 @@ pub(crate) struct Connections {
     due: BTreeSet<(Instant, u64)>,
     /// Which may have something to send, each once.
     busy: VecDeque<u64>,
-    /// How many wait for their first word.
-    callers: usize,
+    /// Those that wait for their first word, the oldest first.
+    callers: BTreeSet<u64>,
     early_bytes: usize,
     bell: Arc<Bell>,
     /// Where callers are handed on; `None` where nobody takes any in.
     calls: Option<Sender<(UtpStream, SocketAddr)>>,
     resets: Resets,
+    /// What each caller may draw in answers.
+    answers: SourceLimits,
 }
 
 struct Entry {
@@ -55,17 +63,19 @@ struct Entry {
 }
 
 impl Connections {
-    pub(super) fn new(bell: Arc<Bell>, calls: Option<Sender<(UtpStream, SocketAddr)>>, resets: Resets) -> Self {
+    pub(super) fn new(bell: Arc<Bell>, calls: Option<Sender<(UtpStream, SocketAddr)>>, key: [u64; 2]) -> Self {
+        let now = Instant::now();
         Self {
             connections: HashMap::new(),
             by_id: HashMap::new(),
             due: BTreeSet::new(),
             busy: VecDeque::new(),
-            callers: 0,
+            callers: BTreeSet::new(),
             early_bytes: 0,
             bell,
             calls,
-            resets,
+            resets: Resets::new(key, now),
+            answers: SourceLimits::new(Some(ANSWERS), SOURCES, key, now),
         }
     }
 
@@ -87,16 +97,24 @@ impl Connections {
 
     /// Answers a caller, where there is room for one.
     fn answer(&mut self, from: SocketAddr, syn: &Header, now: Instant) {
-        let has_room = self.callers < CALLERS && self.connections.len() < MOST;
         if self.calls.is_none() {
-            self.resets.answer(from, syn, now);
-        } else if has_room && self.resets.grant(from, now) {
-            let pipe = Pipe::new(from, &self.bell);
-            let connection = Connection::answer(syn, fastrand::u16(..), now);
-            self.callers += 1;
-            let caller = Some(UtpStream::new(Arc::clone(&pipe)));
-            self.insert(pipe, connection, caller, now);
+            return self.resets.answer(from, syn, now);
         }
+        if self.connections.len() >= MOST || !self.answers.allows(from, now) {
+            return;
+        }
+        self.answers.charge(from, HEADER_LEN, now);
+        if self.callers.len() >= CALLERS
+            && let Some(oldest) = self.callers.first().copied()
+        {
+            // Whoever means it has spoken before so many others came.
+            self.remove(oldest);
+        }
+        let pipe = Pipe::new(from, &self.bell);
+        let connection = Connection::answer(syn, fastrand::u16(..), now);
+        self.callers.insert(pipe.number);
+        let caller = Some(UtpStream::new(Arc::clone(&pipe)));
+        self.insert(pipe, connection, caller, now);
     }
 
     fn call(&mut self, pipe: Arc<Pipe>, now: Instant) {
@@ -134,7 +152,7 @@ impl Connections {
         if entry.connection.is_open()
             && let Some(caller) = entry.caller.take()
         {
-            self.callers -= 1;
+            self.callers.remove(&number);
             // Where too many wait to be taken in, it is dropped, and thereby closed.
             let _ = self.calls.as_ref().map(|calls| calls.try_send((caller, entry.pipe.addr)));
         }
@@ -164,7 +182,7 @@ impl Connections {
             self.by_id.remove(&id);
         }
         self.early_bytes -= entry.early_bytes;
-        self.callers -= usize::from(entry.caller.is_some());
+        self.callers.remove(&number);
     }
 }
 

@@ -24,6 +24,15 @@ pub(super) struct Received {
     is_over: bool,
 }
 
+/// How much may be kept, in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    /// Until somebody reads.
+    pub(super) all: usize,
+    /// Of what waits for others before it.
+    pub(super) early: usize,
+}
+
 struct Early {
     payload: Box<[u8]>,
     is_fin: bool,
@@ -55,10 +64,14 @@ impl Received {
         !self.early.is_empty()
     }
 
-    /// Takes in a packet, where it is new and there is `room`, and appends to `out` what is next now.
-    pub(super) fn take(&mut self, seq_nr: u16, payload: &[u8], is_fin: bool, room: usize, out: &mut VecDeque<u8>) {
+    /// Takes in a packet, where it is new and there is room, and appends to `out` what is next now.
+    pub(super) fn take(&mut self, seq_nr: u16, payload: &[u8], is_fin: bool, room: Room, out: &mut VecDeque<u8>) {
         let distance = usize::from(seq_nr.wrapping_sub(self.last).wrapping_sub(1));
-        let room = if distance == 0 && self.early_bytes > 0 { room + NEXT } else { room };
+        let room = match distance {
+            0 if self.early_bytes > 0 => room.all + NEXT,
+            0 => room.all,
+            _ => room.all.min(room.early),
+        };
         if self.is_over || distance > EARLY || self.early_bytes + payload.len() > room {
             return;
         }
@@ -108,7 +121,7 @@ impl Received {
 mod tests {
     use super::*;
 
-    const ROOM: usize = 1000;
+    const ROOM: Room = Room { all: 1000, early: usize::MAX };
 
     fn arrived(received: &Received) -> Vec<u16> {
         SelectiveAck::new(&received.selective()).arrived().collect()
@@ -153,11 +166,23 @@ mod tests {
         for seq_nr in (2..=u16::MAX).rev() {
             received.take(seq_nr, &[0; 100], false, ROOM, &mut out);
         }
-        assert_eq!(received.early_bytes(), ROOM);
+        assert_eq!(received.early_bytes(), ROOM.all);
         assert!(received.early.len() <= EARLY && received.selective().len() <= 128);
         received.take(1, &[0; NEXT + 1], false, ROOM, &mut out);
         assert_eq!(received.last(), 0, "nor the next one, if it is too much");
         received.take(1, &[0; NEXT], false, ROOM, &mut out);
         assert_eq!(received.last(), 1);
+    }
+
+    #[test]
+    fn where_all_together_keep_too_much_the_next_one_is_taken_all_the_same() {
+        let mut received = Received::new(0);
+        let mut out = VecDeque::new();
+        for (seq_nr, room, early_bytes) in [(3, ROOM, 500), (4, Room { early: 600, ..ROOM }, 500), (2, ROOM, 1000)] {
+            received.take(seq_nr, &[0; 500], false, room, &mut out);
+            assert_eq!(received.early_bytes(), early_bytes);
+        }
+        received.take(1, &[0; 500], false, Room { early: 0, ..ROOM }, &mut out);
+        assert_eq!((received.last(), out.len()), (3, 1500));
     }
 }

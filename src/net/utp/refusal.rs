@@ -33,20 +33,12 @@ impl Resets {
         Self { limits: SourceLimits::new(Some(RATE), SOURCES, key, now), born: now, out: VecDeque::new() }
     }
 
-    /// Whether a source may draw one more packet from us, which it does.
-    pub(super) fn grant(&mut self, from: SocketAddr, now: Instant) -> bool {
-        let allowed = self.limits.allows(from, now);
-        if allowed {
-            self.limits.charge(from, HEADER_LEN, now);
-        }
-        allowed
-    }
-
     /// Says that there is no connection.
     pub(super) fn answer(&mut self, from: SocketAddr, header: &Header, now: Instant) {
-        if self.out.len() >= QUEUED || !self.grant(from, now) {
+        if self.out.len() >= QUEUED || !self.limits.allows(from, now) {
             return;
         }
+        self.limits.charge(from, HEADER_LEN, now);
         let timestamp = now.saturating_duration_since(self.born).as_micros() as u32;
         let reset = Header {
             kind: Kind::Reset,
