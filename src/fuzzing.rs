@@ -49,6 +49,11 @@ pub fn encrypted_handshake(modes: u8, masks: [&[u8]; 2], step: usize) -> [Shaken
     shaken
 }
 
+/// Has a connection of uTP, dialled or called, hear packets; see there for the layout.
+pub fn utp_packets(dialled: bool, bytes: &[u8]) {
+    crate::net::utp::fuzz::hear(dialled, bytes);
+}
+
 /// The requests to a tracker that these bytes begin with: how long they are together, and an answer to each. Where
 /// `behind_proxy`, whoever sends them is believed on where they come from.
 pub fn tracker_requests(bytes: &[u8], behind_proxy: bool) -> (usize, Vec<Vec<u8>>) {

@@ -15,7 +15,7 @@
 //!
 //! # Threads
 //!
-//! Every peer is a strand, two OS threads with one blocking socket; the rope is a file that is right to the last bit.
+//! Every peer is a strand, two OS threads with one blocking connection; the rope is a file that is right to the last bit.
 //!
 //! | thread | owns | waits on | sends |
 //! |---|---|---|---|
@@ -28,10 +28,10 @@
 //! | `check-N` | a run of pieces to hash | the disk | |
 //! | `announce-HASH8-TIER` | the trackers of a tier | a tracker, or the next announce | peers to the owner |
 //! | `announce-stop`, `announce-stopped` | trackers that are said farewell to | their answers, for a moment | |
-//! | `udp` | the UDP port, the node of the DHT on it where there is one, and the no for who calls by uTP | a datagram, the node's next deadline, or a wake | peers to owners that have room for them |
+//! | `udp` | the UDP port, all connections of uTP, and the node of the DHT where there is one | a datagram, the next deadline, or a wake | bytes to readers, callers by uTP, peers to owners that have room for them |
 //! | `lsd` | the sockets of the local network (BEP 14) | neighbours, or the next announce | peers to the owners |
 //! | `port-map` | what the gateway passes on to us (feature `upnp`) | the gateway, or the next renewal | our outside address to the owners |
-//! | `accept` | a listening socket | callers | a new `rx` for each |
+//! | `accept`, `accept-utp` | a listening socket; callers by uTP | callers | a new `rx` for each |
 //! | `tracker-*` | the sockets of a [`tracker`], by kind and core | what its clients ask | |
 //! | `outlet` | whether what sockets are bound to is there | the next look | a new `accept` when it is back |
 //!
@@ -76,6 +76,15 @@
 //! the socket. Where a connection is encrypted ([`Encryption`]), the reader decrypts what it received where that lies, and
 //! the writer reads blocks from the files, some at a time, and encrypts them before it sends them. Other connections know
 //! nothing of that.
+//!
+//! # TCP and uTP
+//!
+//! Peers are dialled over TCP, and over uTP (BEP 29) where nobody answers or the call is turned away; callers come over
+//! either ([`Transports`]). A connection of uTP is a sans-IO machine that the thread `udp` drives. The peer's own two threads
+//! read and write it like a socket: between them and `udp` are two bounded buffers behind one lock, which is never held
+//! while anything is sent or waited for. Its window follows the delay that it adds to the path (LEDBAT), so that it gives
+//! way to everything else there. What is uploaded over it is read from the files, not lent from the map: only the system
+//! can be lent pages that may go away.
 //!
 //! # Magnet links
 //!

@@ -29,7 +29,7 @@ use crate::crew::{Crew, NoThread};
 use crate::discovery::PortMapper;
 use crate::discovery::{DhtStatus, LocalDiscovery, LocalListening, NodeHandle, Tls};
 use crate::metainfo::{InfoHash, Magnet, Metainfo};
-use crate::net::udp::Waker;
+use crate::net::udp::{UdpPort, Waker};
 use crate::net::{BindError, Closer, Listener, Outlet, bind_listener};
 use crate::peer::{BufferPool, Valve};
 use crate::policy::IpFilter;
@@ -38,6 +38,8 @@ use crate::wire::handshake::PeerId;
 use reception::{Doors, Greetings, Reception};
 use registry::Torrents;
 
+/// Ports to try, where any will do, until one is free for TCP and UDP.
+const PORT_TRIES: u32 = 16;
 /// The stack of an accepting thread, and the measure for the others that the session starts for itself.
 const STACK: usize = 128 * 1024;
 
@@ -136,13 +138,14 @@ impl Session {
             None => unreachable!("without anything to bind to nothing is looked for"),
         })?;
         let outlet = Arc::new(outlet);
-        let listeners = if config.listen.accept { listen(&config)? } else { Vec::new() };
-        let port = listeners.first().map_or(0, |listener| listener.addr().port());
+        let (listeners, udp) =
+            if config.listen.accept { listen(&config)? } else { (Vec::new(), udp::bind(&config, 0)) };
+        let port = port_of(&listeners);
         let local = if config.local_discovery { local_discovery(&config, port) } else { None };
         let crew = Arc::new(Crew::new(config.resources.max_threads));
         let thread = |error: NoThread| SessionError::Thread(error.to_string());
         let verify = torrent::verify::start(&crew, &config.resources).map_err(thread)?;
-        let udp = udp::start(&config, port, &crew, &outlet);
+        let udp = udp::start(udp, &config, &crew, &outlet);
         let resources = Arc::new(Resources {
             crew: Arc::clone(&crew),
             our_id: PeerId::ropewalk(std::array::from_fn(|_| fastrand::u8(..))),
@@ -315,12 +318,31 @@ fn local_discovery(config: &Config, port: u16) -> Option<(LocalDiscovery, LocalL
     made.inspect_err(|error| log::warn!("peers on the local network are not looked for: {error}")).ok()
 }
 
-fn listen(config: &Config) -> Result<Vec<Listener>, SessionError> {
+/// Listens, and binds the UDP port of the same number: where any will do, of one that is free for both.
+fn listen(config: &Config) -> Result<(Vec<Listener>, Option<io::Result<UdpPort>>), SessionError> {
     let (bind, ports) = (config.listen.bind.clone(), config.listen.ports.clone());
     let (first, last) = (*ports.start(), *ports.end());
     let listeners = bind_listener(bind.as_ref(), ports.clone());
     // The default range is a habit of the field, not a need.
     let fallback = ports == crate::config::ListenConfig::default().ports;
-    let listeners = listeners.or_else(|error| if fallback { bind_listener(bind.as_ref(), 0..=0) } else { Err(error) });
-    listeners.map_err(|source| SessionError::Listen { first, last, bind, source })
+    let any = || bind_listener(bind.as_ref(), 0..=0);
+    let listeners = listeners.or_else(|error| if fallback { any() } else { Err(error) });
+    let mut listeners = listeners.map_err(|source| SessionError::Listen { first, last, bind: bind.clone(), source })?;
+    let mut udp = udp::bind(config, port_of(&listeners));
+    for _ in 0..PORT_TRIES {
+        let is_taken = |udp: &io::Result<_>| udp.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+        if ports.contains(&port_of(&listeners)) || !udp.as_ref().is_some_and(is_taken) {
+            break;
+        }
+        let Ok(others) = any() else { break };
+        // The one before was held until here, so that it is another.
+        listeners = others;
+        udp = udp::bind(config, port_of(&listeners));
+    }
+    Ok((listeners, udp))
+}
+
+/// The port that is listened on; 0 where none is.
+fn port_of(listeners: &[Listener]) -> u16 {
+    listeners.first().map_or(0, |listener| listener.addr().port())
 }

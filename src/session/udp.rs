@@ -3,6 +3,7 @@
 //!
 //! It decides which port that is and what serves it. A session can do without, so that an error is only said.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,22 +37,26 @@ pub(super) struct Udp {
     pub(super) waker: Option<Arc<Waker>>,
 }
 
-/// Starts the thread `udp` on the port of the number that we listen on (0: we do not), so that one number serves both.
-pub(super) fn start(config: &Config, port: u16, crew: &Crew, outlet: &Arc<Outlet>) -> Udp {
-    let speaks_utp = config.peers.transports != Transports::Tcp;
-    if port == 0 && !config.dht.enabled && !speaks_utp {
-        // Nobody could call.
-        return Udp::default();
-    }
-    let bind = |port| UdpPort::bind(config.listen.bind.as_ref(), port);
-    let bound = match bind(port) {
-        // Where others are looked for does not matter; where we are called does.
-        Err(_) if config.dht.enabled || speaks_utp => bind(0),
+/// The port of the number that we listen on (0: we do not), so that one number serves both; `None` where it would be of no
+/// use.
+pub(super) fn bind(config: &Config, port: u16) -> Option<io::Result<UdpPort>> {
+    // Where nobody can call, there is nobody to be told that uTP is not spoken.
+    let is_used = port != 0 || config.dht.enabled || config.peers.transports != Transports::Tcp;
+    is_used.then(|| UdpPort::bind(config.listen.bind.as_ref(), port))
+}
+
+/// Starts the thread `udp` on a port.
+pub(super) fn start(bound: Option<io::Result<UdpPort>>, config: &Config, crew: &Crew, outlet: &Arc<Outlet>) -> Udp {
+    let Some(bound) = bound else { return Udp::default() };
+    let is_needed = config.dht.enabled || config.peers.transports != Transports::Tcp;
+    let bound = match bound {
+        // Where others are looked for and dialled from does not matter; where we are called does.
+        Err(_) if is_needed => UdpPort::bind(config.listen.bind.as_ref(), 0),
         bound => bound,
     };
     bound.map_err(|error| error.to_string()).and_then(|port| serve(port, config, crew, outlet)).unwrap_or_else(
         |error| {
-            let level = if config.dht.enabled { log::Level::Warn } else { log::Level::Debug };
+            let level = if is_needed { log::Level::Warn } else { log::Level::Debug };
             log::log!(level, "no UDP port, so neither DHT nor uTP: {error}");
             Udp::default()
         },
@@ -70,7 +75,7 @@ fn serve(mut port: UdpPort, config: &Config, crew: &Crew, outlet: &Arc<Outlet>) 
             let (sender, calls) = bounded(CALLS);
             let (utp, machine) = Utp::new(&port, config.listen.accept.then_some(sender), key);
             udp.utp = Some(utp);
-            udp.calls = Some(calls);
+            udp.calls = config.listen.accept.then_some(calls);
             machine
         }
     };

@@ -18,4 +18,5 @@ mod sessions;
 mod trust;
 mod uneven;
 mod uploads;
+mod utp;
 mod vices;

@@ -126,7 +126,7 @@ impl Registration {
     }
 
     /// Keeps the place until what this gives is dropped, and has the torrent call those who want it: some cannot call us, for
-    /// there is a firewall before us, or they try uTP alone.
+    /// there is a firewall before us.
     pub fn keep(self, torrent: Torrent) -> io::Result<Kept> {
         let (stop, stopped) = bounded::<()>(0);
         let url = self.tracker.announce_url();

@@ -403,7 +403,7 @@ impl Connection {
             let header = Header { kind, seq_nr, ..header };
             Packet { header, selective: SelectiveAck::default(), payload }.encode_into(out);
         } else {
-            let Some((kind, payload)) = self.next(ends, room) else { return false };
+            let Some((kind, payload)) = self.next(ends, room, now) else { return false };
             let connection_id = if kind == Kind::Syn { self.receive_id } else { self.send_id };
             let header = Header { kind, seq_nr: self.sent.next(), connection_id, ..header };
             Packet { header, selective: SelectiveAck::default(), payload: &payload }.encode_into(out);
@@ -420,7 +420,7 @@ impl Connection {
     }
 
     /// What comes next in the stream, where it may be sent.
-    fn next(&mut self, ends: &mut Ends, room: u32) -> Option<(Kind, Box<[u8]>)> {
+    fn next(&mut self, ends: &mut Ends, room: u32, now: Instant) -> Option<(Kind, Box<[u8]>)> {
         if self.phase == Phase::Calling {
             return (self.sent.len() == 0).then(|| (Kind::Syn, Box::default()));
         }
@@ -436,7 +436,7 @@ impl Connection {
         if in_flight + len > self.peer_window && !self.probes {
             if self.sent.len() == 0 {
                 // Nothing else would bring an answer.
-                self.late.get_or_insert(self.spoke + self.rtt.timeout());
+                self.late.get_or_insert(now + self.rtt.timeout());
             }
             return None;
         }

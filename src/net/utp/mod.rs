@@ -7,6 +7,8 @@
 //! it; it wakes them.
 
 mod connection;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod ledbat;
 mod pipe;
 mod port;

@@ -16,6 +16,7 @@ use ropewalk::wire::metadata::{MetadataLen, MetadataMessage};
 use ropewalk::wire::pex::{Contact, PexFlags, PexMessage};
 use ropewalk::wire::tracker::udp::{Request, Response, ScrapeEntry};
 use ropewalk::wire::tracker::{AnnounceRequest, Crypto, Event, Family};
+use ropewalk::wire::utp::{Header, Kind, Packet, SelectiveAck};
 use sha1::{Digest, Sha1};
 
 type Seed = (&'static str, Vec<u8>);
@@ -28,6 +29,7 @@ fn main() -> std::io::Result<()> {
         ("wire", wire()),
         ("pex", pex()),
         ("mse", mse()),
+        ("utp", utp()),
         ("tracker", tracker()),
         ("tracker_http", tracker_http()),
         ("tracker_udp", tracker_udp()),
@@ -297,6 +299,32 @@ fn mse() -> Vec<Seed> {
         ("another-answer", [vec![0, 100, 0], flip(50)].concat()),
         ("late-in-the-call", [vec![0, 100, 255], flip(700)].concat()),
         ("late-in-the-answer", [vec![0, 100, 0], flip(500)].concat()),
+    ]
+}
+
+fn utp() -> Vec<Seed> {
+    let packet = |pause: u8, kind, numbers: (u16, u16), selective: &[u8], payload: &[u8]| {
+        let (seq_nr, ack_nr) = numbers;
+        let connection_id = if kind == Kind::Syn { 99 } else { 100 };
+        let (timestamp, difference, window) = (1000, 20_000, 1 << 20);
+        let header = Header { kind, connection_id, timestamp, difference, window, seq_nr, ack_nr };
+        let mut bytes = Vec::new();
+        Packet { header, selective: SelectiveAck::new(selective), payload }.encode_into(&mut bytes);
+        [&(bytes.len() as u16).to_be_bytes()[..], &[pause], &bytes].concat()
+    };
+    let syn = packet(0, Kind::Syn, (500, 0), &[], &[]);
+    let data = |number: u16| packet(1, Kind::Data, (500 + number, 0), &[], &[number as u8; 300]);
+    let ack = |number: u16, selective: &[u8]| packet(2, Kind::State, (500, number), selective, &[]);
+    let fin = |number: u16| packet(1, Kind::Fin, (500 + number, 4), &[], &[]);
+    vec![
+        ("called", [vec![0], syn.clone(), data(1), data(2), ack(4, &[]), fin(3)].concat()),
+        ("called-and-lost-some", [vec![0], syn.clone(), data(1), data(3), data(5), data(2), fin(6), data(4)].concat()),
+        ("called-and-reset", [vec![0], syn.clone(), data(1), packet(1, Kind::Reset, (0, 4), &[], &[])].concat()),
+        ("called-and-silent", [vec![0], syn, packet(255, Kind::State, (0, 0), &[], &[]).repeat(40)].concat()),
+        ("dialled", [vec![1], ack(1, &[]), ack(3, &[]), data(0), data(1), fin(2), ack(6, &[])].concat()),
+        ("dialled-and-lost-some", [vec![1], ack(1, &[]), ack(1, &[0b111, 0, 0, 0]), ack(6, &[])].concat()),
+        ("dialled-and-repeated", [vec![1], ack(1, &[]).repeat(6)].concat()),
+        ("dialled-and-refused", [vec![1], packet(0, Kind::Reset, (0, 1), &[], &[])].concat()),
     ]
 }
 
