@@ -41,7 +41,7 @@ pub struct Config {
 /// Where peers can reach us.
 #[derive(Clone, Debug)]
 pub struct ListenConfig {
-    /// The TCP ports to try, in order; 0 is any free port. Default: 6881 to 6889, then any. One port serves IPv4 and IPv6.
+    /// The ports to try for TCP and UDP, in order; 0 is any free port. Default: 6881 to 6889, then any. One port serves IPv4 and IPv6.
     pub ports: RangeInclusive<u16>,
     /// The one address or interface to use, for every socket and in both directions; `None` for what the system chooses.
     /// Where it is gone, torrents wait until it is back ([`State::Waiting`](crate::State::Waiting)) and nothing is sent
@@ -128,16 +128,17 @@ pub enum Encryption {
     Off,
 }
 
-/// What connections to peers are made of. uTP (BEP 29) goes over the UDP port, of the same number as the TCP port, and
-/// yields to other traffic; it takes more processor time than TCP.
+/// What connections to peers are made of. uTP (BEP 29) goes over the UDP port, of the same number as the TCP port where that
+/// is free, and yields to other traffic; it takes more processor time than TCP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transports {
-    /// Peers are dialled by TCP, and where nobody answers or the call is refused, by uTP. Callers may use either.
+    /// Peers are dialled by TCP, and where nobody answers, the call is refused, or it is hung up on before a handshake, once
+    /// more by uTP. Callers may use either.
     #[default]
     Both,
     /// TCP alone. Who calls by uTP is told at once that it is not spoken.
     Tcp,
-    /// uTP alone. Who calls by TCP is hung up on.
+    /// uTP alone. Who calls by TCP is hung up on. The UDP port has to be free.
     Utp,
 }
 

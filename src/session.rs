@@ -23,12 +23,13 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::config::{AddOptions, Bind, Config, RateLimits};
+use crate::config::{AddOptions, Bind, Config, RateLimits, Transports};
 use crate::crew::{Crew, NoThread};
 #[cfg(feature = "upnp")]
 use crate::discovery::PortMapper;
 use crate::discovery::{DhtStatus, LocalDiscovery, LocalListening, NodeHandle, Tls};
 use crate::metainfo::{InfoHash, Magnet, Metainfo};
+use crate::net::bind::is_cut_off;
 use crate::net::udp::{UdpPort, Waker};
 use crate::net::{BindError, Closer, Listener, Outlet, bind_listener};
 use crate::peer::{BufferPool, Valve};
@@ -39,7 +40,7 @@ use reception::{Doors, Greetings, Reception};
 use registry::Torrents;
 
 /// Ports to try, where any will do, until one is free for TCP and UDP.
-const PORT_TRIES: u32 = 16;
+const PORT_TRIES: usize = 16;
 /// The stack of an accepting thread, and the measure for the others that the session starts for itself.
 const STACK: usize = 128 * 1024;
 
@@ -318,28 +319,45 @@ fn local_discovery(config: &Config, port: u16) -> Option<(LocalDiscovery, LocalL
     made.inspect_err(|error| log::warn!("peers on the local network are not looked for: {error}")).ok()
 }
 
-/// Listens, and binds the UDP port of the same number: where any will do, of one that is free for both.
+/// Listens, and binds the UDP port: of the same number, if there is one that is free for both. Where uTP is all that is
+/// spoken, there has to be.
 fn listen(config: &Config) -> Result<(Vec<Listener>, Option<io::Result<UdpPort>>), SessionError> {
-    let (bind, ports) = (config.listen.bind.clone(), config.listen.ports.clone());
+    let (bind, ports) = (config.listen.bind.as_ref(), config.listen.ports.clone());
     let (first, last) = (*ports.start(), *ports.end());
-    let listeners = bind_listener(bind.as_ref(), ports.clone());
-    // The default range is a habit of the field, not a need.
-    let fallback = ports == crate::config::ListenConfig::default().ports;
-    let any = || bind_listener(bind.as_ref(), 0..=0);
-    let listeners = listeners.or_else(|error| if fallback { any() } else { Err(error) });
-    let mut listeners = listeners.map_err(|source| SessionError::Listen { first, last, bind: bind.clone(), source })?;
-    let mut udp = udp::bind(config, port_of(&listeners));
-    for _ in 0..PORT_TRIES {
-        let is_taken = |udp: &io::Result<_>| udp.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
-        if ports.contains(&port_of(&listeners)) || !udp.as_ref().is_some_and(is_taken) {
-            break;
-        }
-        let Ok(others) = any() else { break };
-        // The one before was held until here, so that it is another.
-        listeners = others;
-        udp = udp::bind(config, port_of(&listeners));
+    let refused = |source| SessionError::Listen { first, last, bind: bind.cloned(), source };
+    let only_utp = config.peers.transports == Transports::Utp;
+    if !config.listen.accept {
+        return match udp::bind(config, 0) {
+            Some(Err(error)) if only_utp => Err(refused(error)),
+            udp => Ok((Vec::new(), udp)),
+        };
     }
-    Ok((listeners, udp))
+    // The default range is a habit of the field, not a need.
+    let is_default = ports == crate::config::ListenConfig::default().ports;
+    let any = std::iter::repeat_n(0, if is_default || ports.contains(&0) { PORT_TRIES } else { 0 });
+    let mut error = io::Error::new(io::ErrorKind::InvalidInput, "the range of ports is empty");
+    // Those before are held meanwhile, so that any port is another one.
+    let mut half_free = Vec::new();
+    for port in ports.chain(any) {
+        let listeners = match bind_listener(bind, port..=port) {
+            Ok(listeners) => listeners,
+            // The next port will not bring the interface back.
+            Err(cut_off) if is_cut_off(&cut_off) => return Err(refused(cut_off)),
+            Err(taken) => {
+                error = taken;
+                continue;
+            }
+        };
+        match udp::bind(config, port_of(&listeners)) {
+            Some(Err(taken)) if taken.kind() == io::ErrorKind::AddrInUse => half_free.push((listeners, taken)),
+            udp => return Ok((listeners, udp)),
+        }
+    }
+    match half_free.into_iter().next() {
+        None => Err(refused(error)),
+        Some((_, taken)) if only_utp => Err(refused(taken)),
+        Some((listeners, taken)) => Ok((listeners, Some(Err(taken)))),
+    }
 }
 
 /// The port that is listened on; 0 where none is.

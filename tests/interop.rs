@@ -45,8 +45,7 @@ fn session_with(ip: IpAddr, encryption: Encryption) -> Session {
 
 fn session_of(ip: IpAddr, peers: PeerConfig) -> Session {
     env_logger::builder().is_test(true).try_init().ok();
-    let mut config = Config::default();
-    config.peers = peers;
+    let mut config = Config { peers, ..Config::default() };
     config.dht.enabled = false;
     config.listen.ports = 0..=0;
     config.listen.bind = Some(ip.into());

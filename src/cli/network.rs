@@ -44,8 +44,8 @@ pub struct Network {
     /// callers as they like; require: RC4 or no connection; off: plaintext only
     #[arg(long, value_name = "MODE", value_enum, default_value = "prefer")]
     pub encryption: Encrypt,
-    /// What connections are made of. both: TCP, and uTP where TCP leads nowhere, and callers as they like; tcp or utp: that
-    /// alone, in both directions
+    /// What connections are made of. both: peers are dialled by TCP, and by uTP where that leads nowhere, and callers come
+    /// by either; tcp or utp: that alone, in both directions
     #[arg(long, value_name = "MODE", value_enum, default_value = "both")]
     pub transport: Transport,
     /// Do not ask the torrent's trackers

@@ -51,7 +51,7 @@ With --json there is one object, when the time is over:
                 magnet, resume
   clients       name and version: how many
   transports    how many of each: tcp (plaintext), tcp+handshake (an encrypted handshake,
-                then plaintext), tcp+rc4
+                then plaintext), tcp+rc4, and the same with utp
   availability  pieces; copies: how many copies the connected peers have together;
                 histogram: of how many peers have them, how many pieces
   trackers      url, state, what its announce and its scrape say

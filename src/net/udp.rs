@@ -6,13 +6,14 @@
 //! DHT is a bencoded dictionary and begins with `d` (BEP 5), a packet of uTP with its type and version (BEP 29: 0x01, 0x11
 //! to 0x41), an answer of a UDP tracker with 0 (BEP 15). Nothing here blocks but the one wait, which a [`Waker`] ends.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSliceMut, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::Type;
 
@@ -21,10 +22,15 @@ use super::bind;
 use super::stream::canonical;
 use crate::config::Bind;
 
-/// The longest datagram that there is.
+/// The longest datagram that there is, and the most that the system puts together of several.
 const LONGEST: usize = 64 << 10;
-/// Datagrams that are taken from a socket before what they call for is sent: also what a flood may delay a wake by.
-const BATCH: usize = 64;
+/// How many of those one call receives.
+const BUFFERS: usize = 4;
+/// Datagrams that are taken from a socket before what they call for is sent, and the other way round: also what a flood may
+/// delay a wake by. One call may receive more.
+const BATCH: usize = 128;
+/// Bytes that go to one peer by one call, at the most.
+const BURST: usize = 60_000;
 /// What may wait in the kernel while the thread is busy, in bytes; the system may give less.
 const BUFFER: usize = 1 << 20;
 /// How often the port looks whether what it is bound to has changed.
@@ -46,21 +52,41 @@ pub(crate) trait Protocol: Send {
     fn poll_timeout(&self) -> Option<Instant>;
     /// Appends the next datagram to send to `out`, and says whom to.
     fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<SocketAddr>;
+    /// What there was to receive and to send is done for the moment: called before each wait.
+    fn handle_lull(&mut self) {}
     /// The thread is about to end; what is to be sent still is sent after this.
     fn handle_end(&mut self, now: Instant);
 }
 
 /// The sockets, before a thread serves them.
 pub(crate) struct UdpPort {
-    sockets: Vec<UdpSocket>,
+    sockets: Vec<Door>,
     addrs: Vec<SocketAddr>,
     wakes: UnixStream,
     waker: Arc<Waker>,
     bind: Option<Bind>,
     /// What the sockets are bound to, where that may change, and the generation of it that they are of.
     outlet: Option<(Arc<Outlet>, u64)>,
-    /// What the system had no room for, and by which socket it goes.
-    held: Option<(usize, SocketAddr, Vec<u8>)>,
+    /// What the system had no room for.
+    held: Option<Burst>,
+    /// Which of the protocols sends first the next time.
+    first: usize,
+}
+
+/// A socket, and what the system can do with it: send and receive several datagrams in one.
+struct Door {
+    socket: UdpSocket,
+    state: UdpSocketState,
+}
+
+/// Datagrams to one peer that go by one call: all of one length, but for the last, which may be shorter.
+struct Burst {
+    /// Which socket it goes by.
+    place: usize,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+    /// The length of each.
+    each: usize,
 }
 
 /// Ends the wait of the thread that serves a port.
@@ -98,7 +124,16 @@ impl UdpPort {
         pipe.set_nonblocking(true)?;
         wakes.set_nonblocking(true)?;
         let waker = Waker { pipe, pending: AtomicBool::new(false), stopped: AtomicBool::new(false) };
-        Ok(Self { sockets, addrs, wakes, waker: Arc::new(waker), bind: bind.cloned(), outlet: None, held: None })
+        Ok(Self {
+            sockets,
+            addrs,
+            wakes,
+            waker: Arc::new(waker),
+            bind: bind.cloned(),
+            outlet: None,
+            held: None,
+            first: 0,
+        })
     }
 
     /// Has the sockets opened anew when what they are bound to is back, on the same port.
@@ -124,10 +159,11 @@ impl UdpPort {
 
     /// Serves the port until it is stopped: the work of the thread `udp`.
     pub(crate) fn run(mut self, protocols: &mut [Box<dyn Protocol>]) {
-        let mut buffer = vec![0; LONGEST];
+        let mut buffer = vec![0; BUFFERS * LONGEST];
         loop {
             self.reopen();
             let more = self.transmit(protocols);
+            protocols.iter_mut().for_each(|protocol| protocol.handle_lull());
             let now = Instant::now();
             let until = protocols.iter().filter_map(|protocol| protocol.poll_timeout());
             let until = until.chain(self.outlet.iter().map(|_| now + LOOK)).chain(more.then_some(now)).min();
@@ -188,10 +224,10 @@ impl UdpPort {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let left = left.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
         let mut polled = vec![PollFd::new(&self.wakes, PollFlags::IN)];
-        let held = self.held.as_ref().map(|(place, ..)| *place);
-        polled.extend(self.sockets.iter().enumerate().map(|(place, socket)| {
+        let held = self.held.as_ref().map(|burst| burst.place);
+        polled.extend(self.sockets.iter().enumerate().map(|(place, door)| {
             let room = if held == Some(place) { PollFlags::OUT } else { PollFlags::empty() };
-            PollFd::new(socket, PollFlags::IN | room)
+            PollFd::new(&door.socket, PollFlags::IN | room)
         }));
         match rustix::event::poll(&mut polled, left.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -202,20 +238,29 @@ impl UdpPort {
     }
 
     fn receive(&self, place: usize, buffer: &mut [u8], protocols: &mut [Box<dyn Protocol>]) {
-        for _ in 0..BATCH {
-            match self.sockets[place].recv_from(buffer) {
-                Ok((len, from)) => {
-                    let bytes = &buffer[..len];
-                    let Some(&first) = bytes.first() else { continue };
-                    if let Some(protocol) = protocols.iter_mut().find(|protocol| protocol.claims(first)) {
-                        protocol.handle_datagram(canonical(from), bytes, Instant::now());
-                    }
-                }
+        let Door { socket, state } = &self.sockets[place];
+        let mut taken = 0;
+        while taken < BATCH {
+            let mut buffers = buffer.chunks_exact_mut(LONGEST).map(IoSliceMut::new);
+            let mut buffers: [_; BUFFERS] = std::array::from_fn(|_| buffers.next().expect("as many as there are"));
+            let mut metas = [RecvMeta::default(); BUFFERS];
+            let count = match state.recv(socket.into(), &mut buffers, &mut metas) {
+                Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     // Some systems report here that an earlier datagram found nobody.
                     log::trace!("receiving from UDP: {error}");
                     return;
+                }
+            };
+            let now = Instant::now();
+            for (bytes, meta) in buffer.chunks_exact(LONGEST).zip(&metas[..count]) {
+                // Several of one peer that came close together may have been put into one buffer.
+                for bytes in bytes[..meta.len].chunks(meta.stride.max(1)) {
+                    taken += 1;
+                    if let Some(protocol) = protocols.iter_mut().find(|protocol| protocol.claims(bytes[0])) {
+                        protocol.handle_datagram(canonical(meta.addr), bytes, now);
+                    }
                 }
             }
         }
@@ -223,46 +268,81 @@ impl UdpPort {
 
     /// Sends what there is to send, up to a bound. Says whether there may be more that can be sent now.
     fn transmit(&mut self, protocols: &mut [Box<dyn Protocol>]) -> bool {
-        if let Some((place, to, bytes)) = self.held.take() {
-            self.send(place, to, bytes);
+        if let Some(burst) = self.held.take() {
+            self.send(burst);
         }
-        let mut bytes = Vec::new();
-        let mut sent = 0;
-        for protocol in protocols {
-            while self.held.is_none() {
-                if sent == BATCH {
-                    return true;
+        let mut more = false;
+        let mut next = Vec::new();
+        // In turns: none of them has the port for itself, however much it has to send.
+        self.first = (self.first + 1) % protocols.len().max(1);
+        let (after, from) = protocols.split_at_mut(self.first);
+        for protocol in from.iter_mut().chain(after) {
+            let mut burst: Option<Burst> = None;
+            for sent in 0.. {
+                if self.held.is_some() || sent == BATCH {
+                    more = true;
+                    break;
                 }
-                bytes.clear();
-                let Some(to) = protocol.poll_transmit(Instant::now(), &mut bytes) else { break };
-                sent += 1;
-                if let Some(place) = self.addrs.iter().position(|addr| addr.is_ipv4() == to.is_ipv4()) {
-                    bytes = self.send(place, to, bytes);
+                next.clear();
+                let Some(to) = protocol.poll_transmit(Instant::now(), &mut next) else { break };
+                let Some(place) = self.place_of(to) else { continue };
+                match &mut burst {
+                    Some(burst) if burst.to == to && burst.takes(next.len(), self.most(place)) => {
+                        burst.bytes.extend(&next)
+                    }
+                    _ => {
+                        let begun = Burst { place, to, each: next.len(), bytes: std::mem::take(&mut next) };
+                        burst.replace(begun).into_iter().for_each(|burst| self.send(burst));
+                    }
                 }
             }
+            burst.into_iter().for_each(|burst| self.send(burst));
         }
-        false
+        more && self.held.is_none()
     }
 
-    /// Sends a datagram, or holds it where the system has no room. Gives the buffer back.
-    fn send(&mut self, place: usize, to: SocketAddr, bytes: Vec<u8>) -> Vec<u8> {
-        let Some(socket) = self.sockets.get(place) else { return bytes };
-        match socket.send_to(&bytes, to) {
+    /// By which socket somebody is reached.
+    fn place_of(&self, to: SocketAddr) -> Option<usize> {
+        let place = self.addrs.iter().position(|addr| addr.is_ipv4() == to.is_ipv4())?;
+        (place < self.sockets.len()).then_some(place)
+    }
+
+    /// How many datagrams the system takes in one.
+    fn most(&self, place: usize) -> usize {
+        self.sockets[place].state.max_gso_segments()
+    }
+
+    /// Sends datagrams, or holds them where the system has no room.
+    fn send(&mut self, burst: Burst) {
+        let Some(Door { socket, state }) = self.sockets.get(burst.place) else { return };
+        let segment_size = (burst.bytes.len() > burst.each).then_some(burst.each);
+        let transmit =
+            Transmit { destination: burst.to, ecn: None, contents: &burst.bytes, segment_size, src_ip: None };
+        match state.try_send(socket.into(), &transmit) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.held = Some((place, to, bytes));
-                return Vec::new();
+                if self.held.is_none() {
+                    self.held = Some(burst);
+                }
             }
             // What cannot be sent is lost, as any datagram may be.
-            Err(error) => log::trace!("{to}: a datagram was not sent: {error}"),
-            Ok(_) => {}
+            Err(error) => log::trace!("{}: a datagram was not sent: {error}", burst.to),
+            Ok(()) => {}
         }
-        bytes
     }
 
     fn clear_wakes(&mut self) {
         while matches!(self.wakes.read(&mut [0; 16]), Ok(1..)) {}
         // Cleared after that, and before anybody looks: who woke before is seen now, who wakes later is heard the next time.
         self.waker.pending.swap(false, Ordering::AcqRel);
+    }
+}
+
+impl Burst {
+    /// Whether one more of this length may go with it, where no more than `most` do.
+    fn takes(&self, len: usize, most: usize) -> bool {
+        let all_alike = self.bytes.len().is_multiple_of(self.each.max(1));
+        let fits = self.bytes.len() + len <= BURST && self.bytes.len() / self.each.max(1) < most;
+        (1..=self.each).contains(&len) && all_alike && fits
     }
 }
 
@@ -273,12 +353,12 @@ struct Ready {
 }
 
 /// The sockets of a port and their addresses, IPv4 first.
-fn open_all(bind: Option<&Bind>, port: u16) -> io::Result<(Vec<UdpSocket>, Vec<SocketAddr>)> {
+fn open_all(bind: Option<&Bind>, port: u16) -> io::Result<(Vec<Door>, Vec<SocketAddr>)> {
     let first = match open(bind, false, port) {
         Err(error) if bind::is_no_family(&error) => open(bind, true, port)?,
         first => first?,
     };
-    let addr = first.local_addr()?;
+    let addr = first.socket.local_addr()?;
     let mut sockets = vec![first];
     if addr.is_ipv4() {
         match open(bind, true, addr.port()) {
@@ -286,128 +366,17 @@ fn open_all(bind: Option<&Bind>, port: u16) -> io::Result<(Vec<UdpSocket>, Vec<S
             Err(error) => log::debug!("UDP port {} is of IPv4 alone: {error}", addr.port()),
         }
     }
-    let addrs = sockets.iter().map(UdpSocket::local_addr).collect::<io::Result<_>>()?;
+    let addrs = sockets.iter().map(|door| door.socket.local_addr()).collect::<io::Result<_>>()?;
     Ok((sockets, addrs))
 }
 
-fn open(bind: Option<&Bind>, v6: bool, port: u16) -> io::Result<UdpSocket> {
+fn open(bind: Option<&Bind>, v6: bool, port: u16) -> io::Result<Door> {
     let socket = bind::listening(bind, v6, port, Type::DGRAM)?;
     socket.set_recv_buffer_size(BUFFER).ok();
     socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    let socket = UdpSocket::from(socket);
+    Ok(Door { state: UdpSocketState::new((&socket).into())?, socket })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
-    use std::thread;
-
-    use crossbeam_channel::{Receiver, Sender, unbounded};
-
-    use super::*;
-
-    const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    const SOON: Duration = Duration::from_secs(10);
-
-    /// Sends back what begins with `first`, and tells what it was told.
-    struct Echo {
-        first: u8,
-        told: Sender<&'static str>,
-        out: Vec<(SocketAddr, Vec<u8>)>,
-        due: Option<Instant>,
-    }
-
-    impl Protocol for Echo {
-        fn claims(&self, first: u8) -> bool {
-            first == self.first
-        }
-
-        fn handle_datagram(&mut self, from: SocketAddr, bytes: &[u8], _: Instant) {
-            self.out.push((from, bytes.to_vec()));
-        }
-
-        fn handle_wake(&mut self, now: Instant) {
-            self.due = Some(now);
-            self.told.send("wake").unwrap();
-        }
-
-        fn handle_timeout(&mut self, _: Instant) {
-            self.due = None;
-            self.told.send("timeout").unwrap();
-        }
-
-        fn poll_timeout(&self) -> Option<Instant> {
-            self.due
-        }
-
-        fn poll_transmit(&mut self, _: Instant, out: &mut Vec<u8>) -> Option<SocketAddr> {
-            let (to, bytes) = self.out.pop()?;
-            out.extend(bytes);
-            Some(to)
-        }
-
-        fn handle_end(&mut self, _: Instant) {
-            self.told.send("end").unwrap();
-        }
-    }
-
-    fn echo(first: u8) -> (Box<dyn Protocol>, Receiver<&'static str>) {
-        let (told, tells) = unbounded();
-        (Box::new(Echo { first, told, out: Vec::new(), due: None }), tells)
-    }
-
-    #[test]
-    fn a_datagram_goes_to_the_protocol_that_claims_its_first_byte() {
-        let port = UdpPort::bind(Some(&Bind::Addr(LOCAL)), 0).unwrap();
-        let (addr, waker) = (port.addrs()[0], port.waker());
-        let thread = thread::spawn(move || port.run(&mut [echo(b'd').0, echo(1).0]));
-        let socket = UdpSocket::bind((LOCAL, 0)).unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
-        let mut buffer = [0; 16];
-        // Nobody's, and an empty one: no answer, and no harm.
-        for bytes in [&b"x"[..], b"", b"d1", b"\x01two"] {
-            socket.send_to(bytes, addr).unwrap();
-        }
-        let mut answers: Vec<_> = (0..2)
-            .map(|_| {
-                let (len, from) = socket.recv_from(&mut buffer).unwrap();
-                assert_eq!(from, addr);
-                buffer[..len].to_vec()
-            })
-            .collect();
-        answers.sort();
-        assert_eq!(answers, [b"\x01two".to_vec(), b"d1".to_vec()]);
-        waker.stop();
-        thread.join().unwrap();
-    }
-
-    #[test]
-    fn a_wake_is_heard_then_what_is_due_is_done_and_a_stop_ends_the_thread() {
-        let port = UdpPort::bind(Some(&Bind::Addr(LOCAL)), 0).unwrap();
-        let waker = port.waker();
-        let (protocol, tells) = echo(0);
-        let thread = thread::spawn(move || port.run(&mut [protocol]));
-        for _ in 0..3 {
-            waker.wake();
-            assert_eq!(tells.recv_timeout(SOON), Ok("wake"));
-            assert_eq!(tells.recv_timeout(SOON), Ok("timeout"));
-        }
-        waker.stop();
-        thread.join().unwrap();
-        assert_eq!(tells.try_iter().collect::<Vec<_>>(), ["end"]);
-    }
-
-    #[test]
-    fn a_stop_before_the_start_is_not_forgotten() {
-        let port = UdpPort::bind(Some(&Bind::Addr(LOCAL)), 0).unwrap();
-        port.waker().stop();
-        port.run(&mut []);
-    }
-
-    #[test]
-    fn one_port_serves_both_families_where_there_are_two() {
-        let port = UdpPort::bind(None, 0).unwrap();
-        let ports: Vec<_> = port.addrs().iter().map(SocketAddr::port).collect();
-        assert!(ports.iter().all(|&port| port == ports[0] && port != 0), "{ports:?}");
-    }
-}
+mod tests;

@@ -265,6 +265,10 @@ impl Protocol for Node {
 
     fn handle_wake(&mut self, now: Instant) {
         let Desk { orders, nodes } = std::mem::take(&mut *self.shared.desk.lock());
+        if orders.is_empty() && nodes.is_empty() {
+            // It was for somebody else at the port.
+            return;
+        }
         orders.into_iter().for_each(|order| self.handle_order(order, now));
         nodes.into_iter().for_each(|addr| self.add_node(addr, now));
         self.settle(now);

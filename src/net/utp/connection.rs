@@ -12,16 +12,16 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
+use super::ends::{Ends, Status, shrink};
 use super::ledbat::Ledbat;
 use super::received::{Received, Room};
 use super::rtt::Rtt;
 use super::sent::{Acked, Sent};
 use crate::wire::utp::{HEADER_LEN, Header, Kind, Packet, SelectiveAck};
 
-/// The payload of a full packet. With the headers of uTP, UDP and IPv6 it is 1400 bytes, which most tunnels carry.
-pub(super) const PAYLOAD: usize = 1400 - 40 - 8 - HEADER_LEN;
-/// Bytes that may wait for whoever reads: what a path of 10 MB/s and 100 ms holds.
-const WINDOW: usize = 1 << 20;
+/// The payload of a full packet. With the headers of uTP, UDP and IPv6 it is 1280 bytes, which every path of IPv6 carries,
+/// and nearly every other.
+pub(super) const PAYLOAD: usize = 1280 - 40 - 8 - HEADER_LEN;
 /// Packets that have not arrived, at the most: others keep room for 511 that come out of order.
 const UNACKED: usize = 500;
 /// How often in a row nobody has to answer until the connection is given up: half a minute.
@@ -39,45 +39,6 @@ const LINGER: Duration = Duration::from_secs(20);
 /// A reset answers something that we sent within so many packets.
 const RECENT: u16 = 4096;
 
-/// What whoever uses the connection and the machine share.
-#[derive(Default)]
-pub(super) struct Ends {
-    /// What came from the peer and was not read.
-    pub(super) incoming: VecDeque<u8>,
-    /// What was written and not sent.
-    pub(super) outgoing: VecDeque<u8>,
-    /// Our end is closed: what comes is of no use, and when all was sent, that is the end.
-    pub(super) closed: bool,
-    pub(super) status: Status,
-    /// Room for more that the peer was last told of, in bytes.
-    pub(super) told: usize,
-}
-
-/// What is known of a connection by whoever uses it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) enum Status {
-    /// It is being made.
-    #[default]
-    Opening,
-    Open,
-    /// The peer has sent all that it will.
-    Finished,
-    /// It is gone.
-    Broken(ErrorKind),
-}
-
-impl Ends {
-    /// How many bytes more may wait to be read.
-    pub(super) fn room(&self) -> usize {
-        WINDOW.saturating_sub(self.incoming.len())
-    }
-
-    /// Whether the peer should be told how much room there is, which it does not know.
-    pub(super) fn has_news(&self) -> bool {
-        self.told < WINDOW / 2 && self.room() >= self.told + WINDOW / 4
-    }
-}
-
 /// A connection.
 pub(super) struct Connection {
     phase: Phase,
@@ -87,6 +48,8 @@ pub(super) struct Connection {
     /// The zero of our timestamps.
     born: Instant,
     sent: Sent,
+    /// The number of the first packet with bytes of ours.
+    first: u16,
     received: Received,
     rtt: Rtt,
     ledbat: Ledbat,
@@ -146,6 +109,8 @@ impl Connection {
             send_id,
             born: now,
             sent: Sent::new(seq_nr),
+            // A call has a number of its own.
+            first: seq_nr.wrapping_add(u16::from(phase == Phase::Calling)),
             received: Received::new(ack_nr),
             rtt: Rtt::default(),
             ledbat: Ledbat::new(PAYLOAD as u32),
@@ -191,10 +156,11 @@ impl Connection {
             (_, Kind::Reset) => self.handle_reset(header, ends),
             // Our answer was lost; or it is somebody else who chose the same id.
             (Phase::Called | Phase::Open, Kind::Syn) => self.owes_ack |= self.phase == Phase::Called,
-            (Phase::Calling, Kind::Syn) => {}
+            // Bytes that overtook the answer come again.
+            (Phase::Calling, Kind::Syn | Kind::Data) => {}
             // Some say no in this way.
             (Phase::Calling, Kind::Fin) => self.end(ends, ErrorKind::ConnectionRefused),
-            (Phase::Calling, Kind::State | Kind::Data) => {
+            (Phase::Calling, Kind::State) => {
                 if header.ack_nr == self.sent.next().wrapping_sub(1) {
                     // The number of the first packet to come: an answer has none of its own.
                     self.received = Received::new(header.seq_nr.wrapping_sub(1));
@@ -232,7 +198,6 @@ impl Connection {
         let before = self.sent.in_flight();
         let Some(acked) = self.sent.ack(header.ack_nr, packet.selective, now) else { return };
         self.hear(header, now);
-        self.rtt.handle_answer();
         // Up to which number all has arrived, as far as we know; less is an old packet.
         let is_latest = header.ack_nr == self.sent.first().wrapping_sub(1);
         let peer_window = if is_latest { header.window as usize } else { self.peer_window };
@@ -241,6 +206,10 @@ impl Connection {
             && packet.selective == SelectiveAck::default()
             && peer_window == self.peer_window;
         self.peer_window = peer_window;
+        // Whoever has no room takes nothing in, and is there.
+        if acked.packets > 0 || is_latest && peer_window < PAYLOAD {
+            self.rtt.handle_answer();
+        }
         if acked.packets > 0 {
             self.handle_ack(&acked, header.difference, before, now);
         } else if is_repetition && self.sent.len() > 0 {
@@ -270,7 +239,8 @@ impl Connection {
         if let Some(rtt) = acked.rtt {
             self.rtt.handle_sample(rtt);
         }
-        if sample != 0 {
+        // Some say this where they know none.
+        if sample != 0 && sample != i32::MAX as u32 {
             self.ledbat.handle_sample(sample, now);
         }
         if acked.lost.is_some() {
@@ -296,11 +266,12 @@ impl Connection {
         let Header { kind, seq_nr, .. } = packet.header;
         let is_fin = kind == Kind::Fin;
         self.owes_ack = true;
-        let room = Room { all: ends.room(), early: early_room };
+        let room = Room { all: ends.room(), early: if ends.closed { 0 } else { early_room } };
         self.received.take(seq_nr, packet.payload, is_fin, room, &mut ends.incoming);
         if ends.closed {
             ends.incoming.clear();
         }
+        ends.early = self.received.early_bytes();
         if self.received.is_over() && ends.status == Status::Open {
             ends.status = Status::Finished;
         }
@@ -310,11 +281,14 @@ impl Connection {
     pub(super) fn handle_use(&mut self, ends: &mut Ends, now: Instant) {
         if ends.closed {
             match self.phase {
+                // Nothing was said: nothing is owed.
+                Phase::Open if self.sent.next() == self.first && ends.outgoing.is_empty() => self.abort(ends),
                 Phase::Open => _ = self.give_up.get_or_insert(now + LINGER),
-                // Nothing was said yet.
                 Phase::Calling | Phase::Called => self.abort(ends),
                 Phase::Ended => {}
             }
+            self.received.forget_early();
+            ends.early = 0;
         }
         if ends.has_news() {
             self.owes_ack |= self.phase == Phase::Open;
@@ -324,7 +298,8 @@ impl Connection {
     /// Ends it without ceremony.
     pub(super) fn abort(&mut self, ends: &mut Ends) {
         if self.phase != Phase::Ended {
-            self.owes_reset = true;
+            // A caller that may be made up is sent no more than it was.
+            self.owes_reset = self.phase != Phase::Called;
             self.end(ends, ErrorKind::ConnectionAborted);
         }
     }
@@ -332,7 +307,7 @@ impl Connection {
     fn end(&mut self, ends: &mut Ends, why: ErrorKind) {
         self.phase = Phase::Ended;
         (self.late, self.give_up, self.owes_ack) = (None, None, false);
-        ends.outgoing = VecDeque::new();
+        (ends.outgoing, ends.is_gone) = (VecDeque::new(), true);
         if ends.status != Status::Finished {
             ends.status = Status::Broken(why);
         }
@@ -372,7 +347,7 @@ impl Connection {
 
     /// Appends the next packet to send to `out`. `false`: there is none now.
     pub(super) fn poll_transmit(&mut self, ends: &mut Ends, now: Instant, out: &mut Vec<u8>) -> bool {
-        let told = ends.room().saturating_sub(self.received.early_bytes());
+        let told = ends.free_room();
         let sent = self.poll_reset(out, now) || self.poll_packet(ends, told, now, out) || self.poll_ack(told, now, out);
         if sent {
             self.spoke = now;
@@ -402,6 +377,7 @@ impl Connection {
         if let Some((seq_nr, kind, payload)) = self.sent.resend(resend_room, now) {
             let header = Header { kind, seq_nr, ..header };
             Packet { header, selective: SelectiveAck::default(), payload }.encode_into(out);
+            self.late.get_or_insert(now + self.rtt.timeout());
         } else {
             let Some((kind, payload)) = self.next(ends, room, now) else { return false };
             let connection_id = if kind == Kind::Syn { self.receive_id } else { self.send_id };
@@ -411,9 +387,12 @@ impl Connection {
             if kind == Kind::Syn {
                 return true;
             }
+            // With nothing on the way, it was the moment to try a peer without room.
+            let is_only_one = self.sent.len() == 1;
+            let late = self.late.filter(|_| !is_only_one);
+            self.late = late.or(Some(now + self.rtt.timeout()));
         }
         self.probes = false;
-        self.late.get_or_insert(now + self.rtt.timeout());
         // What is early is told by a packet of its own.
         self.owes_ack &= self.received.is_missing_some();
         true
@@ -445,6 +424,7 @@ impl Connection {
             let from_first = len.min(first.len());
             let payload = [&first[..from_first], &second[..len - from_first]].concat();
             ends.outgoing.drain(..len);
+            shrink(&mut ends.outgoing);
             (Kind::Data, payload.into())
         })
     }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Ends, PAYLOAD};
+use super::connection::{Connection, PAYLOAD};
+use super::ends::Ends;
 use crate::wire::utp::{Header, Packet};
 
 /// What a connection keeps at the most: what waits to be read, and once more what is early, with room for the next packet.

@@ -97,7 +97,7 @@ impl Ledbat {
         self.set(i64::from(self.window / 2));
     }
 
-    /// Nothing came for long: all that was known of the path is void.
+    /// Nothing came for long: the window is looked for anew.
     pub(super) fn handle_timeout(&mut self) {
         self.is_doubling = true;
         self.set(0);

@@ -1,12 +1,14 @@
 //! uTP (BEP 29): connections over UDP that yield to other traffic, made and accepted at the session's UDP port.
 //!
 //! - `connection`: one of them, a sans-IO machine, made of `sent`, `received`, `rtt` and `ledbat`.
+//!   `ends`: its bytes, as both sides see them.
 //! - `port`: all of them. `pipe`: what threads read and write. `refusal`: the no to whoever has no connection.
 //!
 //! The thread `udp` owns the connections. Whoever reads or writes one shares two buffers with it, under a lock, and wakes
 //! it; it wakes them.
 
 mod connection;
+mod ends;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod ledbat;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::connection::{Ends, Status};
+use super::ends::{Ends, Status, shrink};
 use crate::net::udp::Waker;
 
 /// Bytes that are taken in to be sent, at the least; more where more may be on the way.
@@ -53,7 +53,7 @@ pub(super) struct Bell {
     news: Mutex<News>,
 }
 
-/// What the thread at the port has not seen.
+/// What the thread at the port has not seen: each connection at most once as used, and once as closed.
 #[derive(Default)]
 pub(super) struct News {
     /// Connections that were used.
@@ -62,7 +62,8 @@ pub(super) struct News {
     pub(super) calls: Vec<Arc<Pipe>>,
     /// The thread has ended, or is about to.
     pub(super) ended: bool,
-    next: u64,
+    /// How many connections there were: their numbers.
+    count: u64,
 }
 
 impl Bell {
@@ -72,8 +73,8 @@ impl Bell {
 
     pub(super) fn take(&self) -> News {
         let mut news = self.news.lock();
-        let (ended, next) = (news.ended, news.next);
-        std::mem::replace(&mut *news, News { ended, next, ..News::default() })
+        let (ended, count) = (news.ended, news.count);
+        std::mem::replace(&mut *news, News { ended, count, ..News::default() })
     }
 
     /// Nobody looks any more. What was to be looked at still.
@@ -99,7 +100,9 @@ impl Bell {
         }
         let is_heard = !news.ended;
         drop(news);
-        self.waker.wake();
+        if is_heard {
+            self.waker.wake();
+        }
         is_heard
     }
 }
@@ -108,8 +111,8 @@ impl Pipe {
     pub(super) fn new(addr: SocketAddr, bell: &Arc<Bell>) -> Arc<Self> {
         let number = {
             let mut news = bell.news.lock();
-            news.next += 1;
-            news.next
+            news.count += 1;
+            news.count
         };
         let middle = Middle { ends: Ends::default(), read_timeout: None, outgoing_limit: LEAST_OUTGOING, rung: false };
         let (readable, writable) = (Condvar::new(), Condvar::new());
@@ -209,8 +212,8 @@ impl Pipe {
         let mut middle = self.middle.lock();
         loop {
             match middle.ends.status {
-                _ if middle.ends.closed => return Err(ErrorKind::BrokenPipe.into()),
-                Status::Broken(kind) => return Err(kind.into()),
+                Status::Broken(kind) if !middle.ends.closed => return Err(kind.into()),
+                _ if middle.ends.closed || middle.ends.is_gone => return Err(ErrorKind::BrokenPipe.into()),
                 _ => {}
             }
             let room = middle.outgoing_limit.saturating_sub(middle.ends.outgoing.len());
@@ -239,6 +242,7 @@ fn move_out(from: &mut VecDeque<u8>, to: &mut [u8]) -> usize {
     to[..from_first].copy_from_slice(&first[..from_first]);
     to[from_first..len].copy_from_slice(&second[..len - from_first]);
     from.drain(..len);
+    shrink(from);
     len
 }
 

@@ -4,13 +4,15 @@
 //! is one of the machines that the thread `udp` drives.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
-use super::connection::{Connection, Ends};
+use super::connection::Connection;
+use super::ends::Ends;
 use super::pipe::{Bell, Pipe, UtpStream};
 use super::refusal::Resets;
 use crate::net::udp::Protocol;
@@ -24,6 +26,8 @@ const CALLERS: usize = 256;
 const ANSWERS: u32 = 50 * HEADER_LEN as u32;
 /// Sets of places for sources: 16 KiB.
 const SOURCES: usize = 256;
+/// Packets that a connection sends before it is the next one's turn: about as many as go by one call.
+const TURN: usize = 48;
 /// Connections over all.
 const MOST: usize = 10_000;
 /// Payload bytes that wait for others before them, of all connections; beyond, each may keep so many.
@@ -37,8 +41,14 @@ pub(crate) struct Connections {
     by_id: HashMap<(SocketAddr, u16), u64>,
     /// When something is due, and of which.
     due: BTreeSet<(Instant, u64)>,
+    /// Which were used or heard of since the last lull, each once: their users are to be woken, and their moments noted.
+    touched: Vec<u64>,
     /// Which may have something to send, each once.
     busy: VecDeque<u64>,
+    /// How many packets the first of those has sent in its turn.
+    in_turn: usize,
+    /// A reset was sent before this turn.
+    has_reset: bool,
     /// Those that wait for their first word, the oldest first.
     callers: BTreeSet<u64>,
     early_bytes: usize,
@@ -48,6 +58,8 @@ pub(crate) struct Connections {
     resets: Resets,
     /// What each caller may draw in answers.
     answers: SourceLimits,
+    /// What the numbers in answers are made with.
+    numbers: RandomState,
 }
 
 struct Entry {
@@ -57,6 +69,8 @@ struct Entry {
     caller: Option<UtpStream>,
     /// As in `due`.
     due: Option<Instant>,
+    /// As in `touched`.
+    is_touched: bool,
     /// As in `busy`.
     is_busy: bool,
     early_bytes: usize,
@@ -69,13 +83,17 @@ impl Connections {
             connections: HashMap::new(),
             by_id: HashMap::new(),
             due: BTreeSet::new(),
+            touched: Vec::new(),
             busy: VecDeque::new(),
+            in_turn: 0,
+            has_reset: false,
             callers: BTreeSet::new(),
             early_bytes: 0,
             bell,
             calls,
             resets: Resets::new(key, now),
             answers: SourceLimits::new(Some(ANSWERS), SOURCES, key, now),
+            numbers: RandomState::new(),
         }
     }
 
@@ -111,7 +129,8 @@ impl Connections {
             self.remove(oldest);
         }
         let pipe = Pipe::new(from, &self.bell);
-        let connection = Connection::answer(syn, fastrand::u16(..), now);
+        // Not to be guessed: it is how a caller shows that it hears us.
+        let connection = Connection::answer(syn, self.numbers.hash_one(pipe.number) as u16, now);
         self.callers.insert(pipe.number);
         let caller = Some(UtpStream::new(Arc::clone(&pipe)));
         self.insert(pipe, connection, caller, now);
@@ -129,7 +148,7 @@ impl Connections {
     fn insert(&mut self, pipe: Arc<Pipe>, connection: Connection, caller: Option<UtpStream>, now: Instant) {
         let number = pipe.number;
         self.by_id.insert((pipe.addr, connection.receive_id), number);
-        let entry = Entry { connection, pipe, caller, due: None, is_busy: false, early_bytes: 0 };
+        let entry = Entry { connection, pipe, caller, due: None, is_touched: false, is_busy: false, early_bytes: 0 };
         self.connections.insert(number, entry);
         self.touch(number, now, |_, _| ());
     }
@@ -149,6 +168,9 @@ impl Connections {
         if !std::mem::replace(&mut entry.is_busy, true) {
             self.busy.push_back(number);
         }
+        if !std::mem::replace(&mut entry.is_touched, true) {
+            self.touched.push(number);
+        }
         if entry.connection.is_open()
             && let Some(caller) = entry.caller.take()
         {
@@ -158,10 +180,10 @@ impl Connections {
         }
     }
 
-    /// The connection has nothing to send now.
+    /// Wakes those who use a connection, and notes when something is due.
     fn settle(&mut self, number: u64) {
         let Some(entry) = self.connections.get_mut(&number) else { return };
-        entry.is_busy = false;
+        entry.is_touched = false;
         let due = entry.connection.poll_timeout();
         if entry.due != due {
             entry.due.map(|due| self.due.remove(&(due, number)));
@@ -225,21 +247,42 @@ impl Protocol for Connections {
     }
 
     fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<SocketAddr> {
-        if let Some(to) = self.resets.poll_transmit(out) {
+        // One between two turns: whoever draws many holds up nobody.
+        if self.in_turn == 0
+            && !std::mem::take(&mut self.has_reset)
+            && let Some(to) = self.resets.poll_transmit(out)
+        {
+            self.has_reset = !self.busy.is_empty();
             return Some(to);
         }
         while let Some(number) = self.busy.pop_front() {
             let Some(entry) = self.connections.get_mut(&number) else { continue };
             let has_sent = entry.connection.poll_transmit(&mut entry.pipe.lock().ends, now, out);
+            if !std::mem::replace(&mut entry.is_touched, true) {
+                self.touched.push(number);
+            }
             if has_sent {
                 let to = entry.pipe.addr;
-                // In turns with the others.
-                self.busy.push_back(number);
+                self.in_turn += 1;
+                if self.in_turn < TURN {
+                    self.busy.push_front(number);
+                } else {
+                    self.in_turn = 0;
+                    self.busy.push_back(number);
+                }
                 return Some(to);
             }
-            self.settle(number);
+            self.in_turn = 0;
+            entry.is_busy = false;
         }
         None
+    }
+
+    fn handle_lull(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.drain(..).for_each(|number| self.settle(number));
+        // The memory serves again.
+        self.touched = touched;
     }
 
     fn handle_end(&mut self, now: Instant) {
@@ -250,5 +293,7 @@ impl Protocol for Connections {
         for number in numbers {
             self.touch(number, now, |connection, ends| connection.abort(ends));
         }
+        // Whoever waits does not wait for what is sent still.
+        self.connections.values().for_each(|entry| entry.pipe.notify(0));
     }
 }

@@ -1,209 +1,15 @@
-//! Pairs of connections on a fake clock, with a path between them that delays, loses, doubles and disorders.
+//! Connections on a fake clock: what they say, and what becomes of the bytes whatever the path does.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::io::ErrorKind;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::connection::{Connection, Ends, PAYLOAD, Status};
+use self::pair::{CLEAN, Pair, Path, bytes, ms};
+use super::connection::PAYLOAD;
+use super::ends::Status;
 use crate::wire::utp::{Header, Kind, Packet, SelectiveAck};
 
+mod pair;
 mod sockets;
-
-const EARLY: usize = usize::MAX;
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
-
-/// What a path does to packets.
-#[derive(Clone, Copy)]
-struct Path {
-    delay: Duration,
-    /// Bytes a second, and how many may wait for their turn.
-    rate: f64,
-    queue: f64,
-    /// In percent.
-    lost: u32,
-    doubled: u32,
-    /// Delayed so much more, for nothing.
-    late: u32,
-}
-
-const CLEAN: Path = Path { delay: Duration::from_millis(20), rate: 1e9, queue: 1e9, lost: 0, doubled: 0, late: 0 };
-
-struct Side {
-    connection: Option<Connection>,
-    ends: Ends,
-    /// Until when what was sent from here keeps the path busy.
-    busy_until: Instant,
-    /// What was read.
-    read: Vec<u8>,
-    reads: bool,
-    sent: Vec<Header>,
-}
-
-struct Pair {
-    sides: [Side; 2],
-    now: Instant,
-    path: Path,
-    random: fastrand::Rng,
-    /// When what comes to whom, in the order of sending.
-    on_the_way: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>,
-    sent: u64,
-    /// The longest that anything waited for its turn.
-    longest_wait: Duration,
-}
-
-impl Pair {
-    fn new(path: Path, seed: u64) -> Self {
-        let now = Instant::now();
-        let side = || Side {
-            connection: None,
-            ends: Ends::default(),
-            busy_until: now,
-            read: Vec::new(),
-            reads: true,
-            sent: Vec::new(),
-        };
-        let mut sides = [side(), side()];
-        sides[0].connection = Some(Connection::call(100, 65_530, now));
-        let random = fastrand::Rng::with_seed(seed);
-        Self { sides, now, path, random, on_the_way: BinaryHeap::new(), sent: 0, longest_wait: Duration::ZERO }
-    }
-
-    /// Two that have spoken.
-    fn connected(path: Path, seed: u64) -> Self {
-        let mut pair = Self::new(path, seed);
-        pair.write(0, b"hello");
-        pair.run("the first words", |pair| pair.sides[1].read == b"hello");
-        pair.sides[1].read.clear();
-        pair
-    }
-
-    fn write(&mut self, side: usize, bytes: &[u8]) {
-        self.sides[side].ends.outgoing.extend(bytes);
-        self.used(side);
-    }
-
-    fn close(&mut self, side: usize) {
-        self.sides[side].ends.closed = true;
-        self.used(side);
-    }
-
-    fn used(&mut self, side: usize) {
-        let Side { connection, ends, .. } = &mut self.sides[side];
-        if let Some(connection) = connection {
-            connection.handle_use(ends, self.now);
-        }
-    }
-
-    fn is_over(&self, side: usize) -> bool {
-        self.sides[side].connection.as_ref().is_some_and(Connection::is_over)
-    }
-
-    /// Goes on until it holds; fails after ten minutes of the fake clock, or where nothing is to come any more.
-    #[track_caller]
-    fn run(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
-        let end = self.now + Duration::from_secs(600);
-        while !holds(self) {
-            assert!(self.now < end && (self.step() || holds(self)), "{what}");
-        }
-    }
-
-    /// Goes on for a while.
-    fn run_for(&mut self, time: Duration) {
-        let end = self.now + time;
-        while self.next().is_some_and(|next| next <= end) {
-            self.step();
-        }
-        self.now = end;
-    }
-
-    fn next(&mut self) -> Option<Instant> {
-        self.transmit();
-        let arrival = self.on_the_way.peek().map(|Reverse((at, ..))| *at);
-        let timeouts = self.sides.iter().filter_map(|side| side.connection.as_ref()?.poll_timeout());
-        timeouts.chain(arrival).min()
-    }
-
-    /// Does what comes next; false where nothing does.
-    fn step(&mut self) -> bool {
-        let Some(next) = self.next() else { return false };
-        self.now = self.now.max(next);
-        while let Some(Reverse((at, ..))) = self.on_the_way.peek()
-            && *at <= self.now
-        {
-            let Reverse((_, _, to, bytes)) = self.on_the_way.pop().unwrap();
-            self.arrive(to, &bytes);
-        }
-        for side in &mut self.sides {
-            if let Some(connection) = &mut side.connection
-                && connection.poll_timeout().is_some_and(|at| at <= self.now)
-            {
-                connection.handle_timeout(&mut side.ends, self.now);
-            }
-        }
-        true
-    }
-
-    fn arrive(&mut self, to: usize, bytes: &[u8]) {
-        let packet = Packet::decode(bytes).unwrap();
-        let (side, now) = (&mut self.sides[to], self.now);
-        match &mut side.connection {
-            Some(connection) => connection.handle_packet(&packet, EARLY, &mut side.ends, now),
-            None => {
-                assert_eq!(packet.header.kind, Kind::Syn);
-                side.connection = Some(Connection::answer(&packet.header, 65_000, now));
-            }
-        }
-        if side.reads {
-            let read = side.ends.incoming.drain(..);
-            side.read.extend(read);
-        }
-        self.used(to);
-    }
-
-    fn transmit(&mut self) {
-        let mut out = Vec::new();
-        for from in 0..2 {
-            loop {
-                let side = &mut self.sides[from];
-                out.clear();
-                let Some(connection) = &mut side.connection else { break };
-                if !connection.poll_transmit(&mut side.ends, self.now, &mut out) {
-                    break;
-                }
-                side.sent.push(Header::decode(&out).unwrap());
-                assert!(out.len() <= PAYLOAD + 20);
-                self.send(from, &out);
-            }
-        }
-    }
-
-    fn send(&mut self, from: usize, bytes: &[u8]) {
-        let wait = self.sides[from].busy_until.saturating_duration_since(self.now);
-        let takes = Duration::from_secs_f64((bytes.len() + 28) as f64 / self.path.rate);
-        if self.random.u32(..100) < self.path.lost || wait.as_secs_f64() * self.path.rate > self.path.queue {
-            return;
-        }
-        self.longest_wait = self.longest_wait.max(wait);
-        self.sides[from].busy_until = self.now + wait + takes;
-        let times = 1 + u64::from(self.random.u32(..100) < self.path.doubled);
-        for _ in 0..times {
-            let late = if self.random.u32(..100) < self.path.late { self.path.delay } else { Duration::ZERO };
-            self.sent += 1;
-            let arrival = (self.now + wait + takes + self.path.delay + late, self.sent, 1 - from, bytes.to_vec());
-            self.on_the_way.push(Reverse(arrival));
-        }
-    }
-}
-
-fn bytes(count: usize, seed: u64) -> Vec<u8> {
-    let mut bytes = vec![0; count];
-    fastrand::Rng::with_seed(seed).fill(&mut bytes);
-    bytes
-}
 
 #[test]
 fn numbers_and_ids_are_those_that_others_use() {
@@ -319,6 +125,77 @@ fn room_that_was_told_of_in_vain_is_found_by_trying() {
     pair.run_for(ms(1));
     pair.path.lost = 0;
     pair.run("the rest", |pair| pair.sides[1].read.len() == there.len());
+}
+
+#[test]
+fn whoever_keeps_much_that_is_early_does_not_answer_answers() {
+    let mut pair = Pair::connected(CLEAN, 12);
+    let data = |number: u16| {
+        let header = Header {
+            kind: Kind::Data,
+            connection_id: 101,
+            timestamp: 1,
+            difference: 1,
+            window: 1 << 20,
+            seq_nr: 65_532_u16.wrapping_add(number),
+            ack_nr: 64_999,
+        };
+        let mut out = Vec::new();
+        Packet { header, selective: SelectiveAck::default(), payload: &[0; 1200] }.encode_into(&mut out);
+        out
+    };
+    // All but the first.
+    for number in 1..500 {
+        pair.arrive(1, &data(number));
+    }
+    pair.transmit();
+    let before = pair.sides[1].sent.len();
+    let state = Header { kind: Kind::State, ..Header::decode(&data(0)).unwrap() };
+    for _ in 0..10 {
+        pair.arrive(1, &state.encode());
+        pair.transmit();
+    }
+    assert_eq!(pair.sides[1].sent.len(), before);
+    pair.arrive(1, &data(0));
+    assert_eq!(pair.sides[1].read.len(), 500 * 1200);
+}
+
+#[test]
+fn what_is_sent_when_there_is_room_again_is_not_late_at_once() {
+    let mut pair = Pair::connected(CLEAN, 13);
+    pair.sides[1].reads = false;
+    pair.write(0, &bytes(2 << 20, 13));
+    pair.run_for(Duration::from_secs(20));
+    let read: Vec<u8> = pair.sides[1].ends.incoming.drain(..).collect();
+    pair.sides[1].reads = true;
+    pair.sides[1].read.extend(read);
+    pair.used(1);
+    let before = pair.sides[0].sent.len();
+    pair.run("the rest", |pair| pair.sides[1].read.len() == 2 << 20);
+    let again = pair.sides[0].sent[before..].iter().map(|header| header.seq_nr).collect::<Vec<_>>();
+    let distinct: std::collections::BTreeSet<_> = again.iter().collect();
+    assert!(again.len() - distinct.len() <= 1, "{} of {}", again.len() - distinct.len(), again.len());
+}
+
+#[test]
+fn nothing_can_be_written_where_it_would_never_be_sent() {
+    let mut pair = Pair::connected(CLEAN, 14);
+    pair.write(1, b"bye");
+    pair.close(1);
+    pair.run("the end", |pair| pair.sides[0].ends.status == Status::Finished);
+    assert!(!pair.sides[0].ends.is_gone, "it may still be answered");
+    let header = Header {
+        kind: Kind::Reset,
+        connection_id: 101,
+        timestamp: 1,
+        difference: 0,
+        window: 0,
+        seq_nr: 7,
+        ack_nr: 65_531,
+    };
+    pair.arrive(0, &header.encode());
+    assert!(pair.sides[0].ends.is_gone);
+    assert_eq!(pair.sides[0].ends.status, Status::Finished, "what came before can be read");
 }
 
 #[test]
