@@ -35,8 +35,6 @@ fn scenario(bind: Bind, cut: Cut) {
     env_logger::builder().is_test(true).try_init().ok();
     Links::run(|links| {
         let there: SocketAddr = "10.1.0.2:0".parse().unwrap();
-        // Nobody is there by the first cable; a route leads there by the second.
-        let elsewhere = links.aside(|| TcpListener::bind("10.2.0.2:0").unwrap());
         let tracker = links.there(|| Tracker::start(there).unwrap());
         let urls = [tracker.announce_url(), "udp://10.1.0.2:9/announce".into(), "udp://10.2.0.2:9/announce".into()];
         let payload = Payload::file_tracked("cable.bin", 2 << 20, 65536, &urls);
@@ -49,6 +47,8 @@ fn scenario(bind: Bind, cut: Cut) {
         let seeder = links.there(|| seeding(0));
         let port = seeder.session.port();
         let decoy = links.aside(|| seeding(port));
+        // Nobody is there by the first cable; a route leads there by the second. It takes a port that the decoy does not want.
+        let elsewhere = links.aside(|| TcpListener::bind("10.2.0.2:0").unwrap());
         let peers = [SocketAddr::from(([10, 1, 0, 2], port)), format!("[fd01::2]:{port}").parse().unwrap()];
         let capture = links.capture();
         let client = Client::leeching_with(&payload, &peers, bound(bind.clone(), 200_000), |_| ());

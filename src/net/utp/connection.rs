@@ -138,6 +138,12 @@ impl Connection {
         self.phase == Phase::Open
     }
 
+    /// The number of the next new packet.
+    #[cfg(test)]
+    pub(super) fn next_number(&self) -> u16 {
+        self.sent.next()
+    }
+
     /// How many bytes are worth having ready to be sent.
     pub(super) fn appetite(&self) -> usize {
         self.ledbat.window() as usize
@@ -347,6 +353,10 @@ impl Connection {
 
     /// Appends the next packet to send to `out`. `false`: there is none now.
     pub(super) fn poll_transmit(&mut self, ends: &mut Ends, now: Instant, out: &mut Vec<u8>) -> bool {
+        if ends.closed && self.give_up.is_none() {
+            // Closed since it was last looked at.
+            self.handle_use(ends, now);
+        }
         let told = ends.free_room();
         let sent = self.poll_reset(out, now) || self.poll_packet(ends, told, now, out) || self.poll_ack(told, now, out);
         if sent {

@@ -20,7 +20,7 @@ use crate::policy::SourceLimits;
 use crate::wire::utp::{HEADER_LEN, Header, Kind, Packet};
 
 /// Callers that were answered and have not said anything yet.
-const CALLERS: usize = 256;
+pub(super) const CALLERS: usize = 256;
 /// What each source may draw in answers to calls, in bytes a second: 50 of them, and 500 at once after a while. They are
 /// no longer than calls.
 const ANSWERS: u32 = 50 * HEADER_LEN as u32;
@@ -95,6 +95,19 @@ impl Connections {
             answers: SourceLimits::new(Some(ANSWERS), SOURCES, key, now),
             numbers: RandomState::new(),
         }
+    }
+
+    /// How many connections there are, and how many of them have not spoken yet.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> [usize; 2] {
+        assert!(self.by_id.len() == self.connections.len() && self.due.len() <= self.connections.len());
+        [self.connections.len(), self.callers.len()]
+    }
+
+    /// The number of the next new packet to a peer, by our id.
+    #[cfg(test)]
+    pub(super) fn next_number(&self, from: SocketAddr, id: u16) -> u16 {
+        self.connections[&self.by_id[&(from, id)]].connection.next_number()
     }
 
     /// The connection that a packet is for.
@@ -275,7 +288,7 @@ impl Protocol for Connections {
             self.in_turn = 0;
             entry.is_busy = false;
         }
-        None
+        self.resets.poll_transmit(out)
     }
 
     fn handle_lull(&mut self) {

@@ -9,6 +9,7 @@ use super::ends::Status;
 use crate::wire::utp::{Header, Kind, Packet, SelectiveAck};
 
 mod pair;
+mod port;
 mod sockets;
 
 #[test]
