@@ -162,6 +162,7 @@ impl Session {
             tls: Tls::default(),
             dht: udp.dht,
             utp: udp.utp,
+            #[cfg(feature = "upnp")]
             udp_port: udp.port,
             local: local.as_ref().map(|(local, _)| local.clone()),
             key_for_trackers: fastrand::u32(..),

@@ -32,6 +32,7 @@ pub(super) struct Udp {
     pub(super) utp: Option<Utp>,
     pub(super) calls: Option<Calls>,
     /// Its number; 0 where there is none.
+    #[cfg(feature = "upnp")]
     pub(super) port: u16,
     /// Ends the thread.
     pub(super) waker: Option<Arc<Waker>>,
@@ -66,8 +67,12 @@ pub(super) fn start(bound: Option<io::Result<UdpPort>>, config: &Config, crew: &
 fn serve(mut port: UdpPort, config: &Config, crew: &Crew, outlet: &Arc<Outlet>) -> Result<Udp, String> {
     port.follow(Arc::clone(outlet));
     log::debug!("UDP on {:?}", port.addrs());
-    let mut udp =
-        Udp { port: port.addrs().first().map_or(0, SocketAddr::port), waker: Some(port.waker()), ..Udp::default() };
+    let mut udp = Udp {
+        #[cfg(feature = "upnp")]
+        port: port.addrs().first().map_or(0, SocketAddr::port),
+        waker: Some(port.waker()),
+        ..Udp::default()
+    };
     let key = std::array::from_fn(|_| fastrand::u64(..));
     let utp: Box<dyn Protocol> = match config.peers.transports {
         Transports::Tcp => Box::new(Refusal(Resets::new(key, Instant::now()))),

@@ -50,6 +50,7 @@ pub(crate) struct Resources {
     /// What makes connections of uTP, where they are made.
     pub(crate) utp: Option<Utp>,
     /// The number of our UDP port; 0 where there is none.
+    #[cfg(feature = "upnp")]
     pub(crate) udp_port: u16,
     /// Peers on the local network, where they are looked for.
     pub(crate) local: Option<LocalDiscovery>,
