@@ -41,7 +41,8 @@ pub struct Config {
 /// Where peers can reach us.
 #[derive(Clone, Debug)]
 pub struct ListenConfig {
-    /// The ports to try for TCP and UDP, in order; 0 is any free port. Default: 6881 to 6889, then any. One port serves IPv4 and IPv6.
+    /// The ports to try for TCP and UDP, in order; 0 is any free port. Default: 6881 to 6889, then any. One port serves IPv4
+    /// and IPv6.
     pub ports: RangeInclusive<u16>,
     /// The one address or interface to use, for every socket and in both directions; `None` for what the system chooses.
     /// Where it is gone, torrents wait until it is back ([`State::Waiting`](crate::State::Waiting)) and nothing is sent

@@ -11,6 +11,8 @@ mod clients;
 mod encryption;
 #[path = "interop/exchange.rs"]
 mod exchange;
+#[path = "interop/libtorrent.rs"]
+mod libtorrent;
 #[path = "interop/magnets.rs"]
 mod magnets;
 #[path = "interop/opentracker.rs"]
@@ -36,11 +38,11 @@ use rig::process::PATIENCE;
 const PIECE: u32 = 32 * 1024;
 
 fn session(ip: IpAddr) -> Session {
-    session_with(ip, Encryption::default())
+    session_of(ip, PeerConfig::default())
 }
 
-fn session_with(ip: IpAddr, encryption: Encryption) -> Session {
-    session_of(ip, PeerConfig { encryption, ..PeerConfig::default() })
+fn with(encryption: Encryption) -> PeerConfig {
+    PeerConfig { encryption, ..PeerConfig::default() }
 }
 
 fn session_of(ip: IpAddr, peers: PeerConfig) -> Session {
@@ -193,11 +195,11 @@ fn a_folder_comes_from_aria2() {
 
 #[test]
 fn a_folder_comes_from_transmission() {
-    from_transmission("-et", get_from);
+    from_transmission("-et", false, get_from);
 }
 
-/// transmission-cli seeds a folder, with this option about encryption, and is there to be dialled.
-fn from_transmission(encryption: &str, get: impl FnOnce(&Payload, Network, u16) + Send) {
+/// transmission-cli seeds a folder, with this option about encryption, perhaps over uTP, and is there to be dialled.
+fn from_transmission(encryption: &str, utp: bool, get: impl FnOnce(&Payload, Network, u16) + Send) {
     if need::programs(&["transmission-cli"]) {
         Network::run_off_loopback(|network| {
             let tracker = Announces::start(network.ours, &[]);
@@ -205,7 +207,7 @@ fn from_transmission(encryption: &str, get: impl FnOnce(&Payload, Network, u16) 
             let port = Network::free_port(network.theirs);
             let data = payload.data();
             let job = Job { torrent: &payload.torrent(), dir: &data, ip: network.theirs };
-            let mut seeder = clients::transmission(&job, port, &payload.empty_folder("config"), encryption);
+            let mut seeder = clients::transmission(&job, port, &payload.empty_folder("config"), (encryption, utp));
             seeder.wait_for("Seeding");
             get(&payload, network, port);
         });
@@ -232,11 +234,8 @@ struct Seeding {
 }
 
 impl Seeding {
-    fn start(network: Network, encryption: Encryption, single: bool) -> Self {
-        Self::from(session_with(network.ours, encryption), network, single)
-    }
-
-    fn from(session: Session, network: Network, single: bool) -> Self {
+    fn start(network: Network, peers: PeerConfig, single: bool) -> Self {
+        let session = session_of(network.ours, peers);
         let tracker = Announces::start(network.ours, &session.listen_addrs());
         let payload = match single {
             true => Payload::single(3_000_017, 256 * 1024, Some(&tracker.url())),
@@ -252,7 +251,7 @@ fn give_to_aria2(single: bool) {
     if need::programs(&["aria2c"]) {
         Network::run(|network| {
             let Seeding { session, payload, tracker: _tracker, .. } =
-                Seeding::start(network, Encryption::default(), single);
+                Seeding::start(network, PeerConfig::default(), single);
             let folder = payload.empty_folder("out");
             let job = Job { torrent: &payload.torrent(), dir: &folder, ip: network.theirs };
             let (status, said) = clients::aria2(&job, false, Network::free_port(network.theirs)).end();
@@ -273,8 +272,8 @@ fn a_file_goes_to_aria2() {
     give_to_aria2(true);
 }
 
-/// transmission-cli, with this option about encryption, learns of us from its tracker and calls us.
-fn to_transmission(ours: Encryption, theirs: &str, single: bool, check: impl FnOnce(&Torrent) + Send) {
+/// transmission-cli, with this option about encryption and perhaps preferring uTP, learns of us from its tracker and calls us.
+fn to_transmission(ours: PeerConfig, theirs: (&str, bool), single: bool, check: impl FnOnce(&Torrent) + Send) {
     if need::programs(&["transmission-cli"]) {
         Network::run_off_loopback(|network| {
             let Seeding { session, torrent, tracker, payload } = Seeding::start(network, ours, single);
@@ -294,12 +293,12 @@ fn to_transmission(ours: Encryption, theirs: &str, single: bool, check: impl FnO
 
 #[test]
 fn a_folder_goes_to_transmission() {
-    to_transmission(Encryption::default(), "-et", false, |_| ());
+    to_transmission(PeerConfig::default(), ("-et", false), false, |_| ());
 }
 
 #[test]
 fn a_file_goes_to_transmission() {
-    to_transmission(Encryption::default(), "-et", true, |_| ());
+    to_transmission(PeerConfig::default(), ("-et", false), true, |_| ());
 }
 
 #[test]
@@ -307,7 +306,7 @@ fn a_folder_goes_to_rqbit() {
     if need::unpackaged("rqbit") {
         Network::run(|network| {
             let Seeding { session, payload, tracker: _tracker, .. } =
-                Seeding::start(network, Encryption::default(), false);
+                Seeding::start(network, PeerConfig::default(), false);
             let folder = payload.empty_folder("out");
             let job = Job { torrent: &payload.torrent(), dir: &folder, ip: network.theirs };
             let (status, said) = clients::rqbit(&job).end();

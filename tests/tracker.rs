@@ -118,7 +118,7 @@ fn clients_find_each_other(url: fn(&Tracker) -> String) {
         let by_transmission = payload.empty_folder("transmission");
         let job = Job { torrent: &torrent, dir: &by_transmission, ip: ip(4) };
         let port = Network::free_port(job.ip);
-        let mut transmission = clients::transmission(&job, port, &payload.empty_folder("config"), "-et");
+        let mut transmission = clients::transmission(&job, port, &payload.empty_folder("config"), ("-et", false));
         await_seeders(&tracker, 2, &mut transmission);
         // Gone without a farewell: the next has to do with who is left.
         seeder.kill();

@@ -14,7 +14,7 @@ use super::utp::{Pipe, Utp, UtpStream};
 use crate::config::Bind;
 
 /// How long a write may make no progress at all.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long the first try of uTP waits for an answer where there is time for another one.
 const FIRST_UTP_TRY: Duration = Duration::from_millis(1500);
@@ -33,11 +33,10 @@ pub(crate) enum Arrival {
 }
 
 /// What a connection is made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Transport {
     /// TCP.
-    #[default]
     Tcp,
     /// uTP (BEP 29): over UDP, yielding to other traffic on the way.
     Utp,
@@ -138,27 +137,34 @@ impl Stream {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let stream = utp.begin(to)?;
-            closer.attach(Line::Utp(Arc::clone(stream.pipe())), || Ok(()))?;
+            let made = Self::Utp(stream.clone());
+            closer.attach(made.line(), || Ok(()))?;
             match stream.await_open(wait.min(left)) {
                 // What was asked or answered may be lost. It is asked anew, as somebody else would.
                 Err(error) if error.kind() == io::ErrorKind::TimedOut && wait < left => wait = timeout,
-                result => return result.map(|()| Self::Utp(stream)),
+                result => return result.map(|()| made),
             }
         }
     }
 
     /// Takes a connection that somebody made to us.
     pub(crate) fn accepted(arrival: Arrival, closer: &Closer) -> io::Result<Self> {
-        match arrival {
-            Arrival::Tcp(socket) => {
-                let socket = Arc::new(socket);
-                closer.attach(Line::Tcp(Arc::clone(&socket)), || Ok(()))?;
-                Self::made(socket)
-            }
-            Arrival::Utp(stream) => {
-                closer.attach(Line::Utp(Arc::clone(stream.pipe())), || Ok(()))?;
-                Ok(Self::Utp(stream))
-            }
+        let stream = match arrival {
+            Arrival::Tcp(socket) => Self::Tcp(Arc::new(socket)),
+            Arrival::Utp(stream) => Self::Utp(stream),
+        };
+        closer.attach(stream.line(), || Ok(()))?;
+        match stream {
+            Self::Tcp(socket) => Self::made(socket),
+            Self::Utp(_) => Ok(stream),
+        }
+    }
+
+    /// What can be cut of it.
+    fn line(&self) -> Line {
+        match self {
+            Self::Tcp(socket) => Line::Tcp(Arc::clone(socket)),
+            Self::Utp(stream) => Line::Utp(Arc::clone(stream.pipe())),
         }
     }
 
@@ -198,10 +204,7 @@ impl Stream {
 
     /// Ends the connection in both directions.
     pub(crate) fn close(&self) {
-        match self {
-            Self::Tcp(socket) => _ = socket.shutdown(Shutdown::Both),
-            Self::Utp(stream) => stream.pipe().close(),
-        }
+        self.line().cut();
     }
 }
 

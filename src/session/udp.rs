@@ -11,7 +11,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::config::{Config, Transports};
-use crate::crew::{Crew, NoThread};
+use crate::crew::Crew;
 use crate::discovery::NodeHandle;
 use crate::net::Outlet;
 use crate::net::udp::{Protocol, UdpPort, Waker};
@@ -42,14 +42,13 @@ pub(super) struct Udp {
 /// use.
 pub(super) fn bind(config: &Config, port: u16) -> Option<io::Result<UdpPort>> {
     // Where nobody can call, there is nobody to be told that uTP is not spoken.
-    let is_used = port != 0 || config.dht.enabled || config.peers.transports != Transports::Tcp;
-    is_used.then(|| UdpPort::bind(config.listen.bind.as_ref(), port))
+    (port != 0 || is_needed(config)).then(|| UdpPort::bind(config.listen.bind.as_ref(), port))
 }
 
 /// Starts the thread `udp` on a port.
 pub(super) fn start(bound: Option<io::Result<UdpPort>>, config: &Config, crew: &Crew, outlet: &Arc<Outlet>) -> Udp {
     let Some(bound) = bound else { return Udp::default() };
-    let is_needed = config.dht.enabled || config.peers.transports != Transports::Tcp;
+    let is_needed = is_needed(config);
     let bound = match bound {
         // Where others are looked for and dialled from does not matter; where we are called does.
         Err(_) if is_needed => UdpPort::bind(config.listen.bind.as_ref(), 0),
@@ -62,6 +61,11 @@ pub(super) fn start(bound: Option<io::Result<UdpPort>>, config: &Config, crew: &
             Udp::default()
         },
     )
+}
+
+/// Whether there is more to do at the port than to say no.
+fn is_needed(config: &Config) -> bool {
+    config.dht.enabled || config.peers.transports != Transports::Tcp
 }
 
 fn serve(mut port: UdpPort, config: &Config, crew: &Crew, outlet: &Arc<Outlet>) -> Result<Udp, String> {
@@ -88,11 +92,8 @@ fn serve(mut port: UdpPort, config: &Config, crew: &Crew, outlet: &Arc<Outlet>) 
         let node = NodeHandle::start(port, config.dht.clone(), vec![utp], crew);
         udp.dht = Some(node.map_err(|error| error.to_string())?);
     } else {
-        run(port, utp, crew).map_err(|error| error.to_string())?;
+        let run = move || port.run(&mut [utp]);
+        crew.spawn("udp".into(), STACK, run).map_err(|error| error.to_string())?;
     }
     Ok(udp)
-}
-
-fn run(port: UdpPort, protocol: Box<dyn Protocol>, crew: &Crew) -> Result<(), NoThread> {
-    crew.spawn("udp".into(), STACK, move || port.run(&mut [protocol]))
 }

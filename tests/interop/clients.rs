@@ -89,13 +89,8 @@ pub(crate) fn aria2_with(job: &Job<'_>, seed: bool, port: u16, more: &[&str]) ->
 }
 
 /// transmission-cli, which has or downloads everything and goes on seeding until it is killed, with encryption tolerated (-et), preferred (-ep) or required
-/// (-er). It speaks TCP alone.
-pub(crate) fn transmission(job: &Job<'_>, port: u16, config: &Path, encryption: &str) -> Process {
-    transmission_with(job, port, config, encryption, false)
-}
-
-/// The same, which perhaps prefers uTP.
-pub(crate) fn transmission_with(job: &Job<'_>, port: u16, config: &Path, encryption: &str, utp: bool) -> Process {
+/// (-er), and uTP preferred or not spoken.
+pub(crate) fn transmission(job: &Job<'_>, port: u16, config: &Path, (encryption, utp): (&str, bool)) -> Process {
     let number = ["-et", "-ep", "-er"].iter().position(|option| *option == encryption);
     let settings = json!({
         "utp-enabled": utp, "dht-enabled": false, "lpd-enabled": false, "pex-enabled": false, "encryption": number,

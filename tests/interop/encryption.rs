@@ -5,10 +5,8 @@ use std::net::SocketAddr;
 use ropewalk::{Encryption, Protection, Torrent};
 use serde_json::{Value, json};
 
-use super::clients::{self, Job};
-use super::{PIECE, add, finish, from_transmission, session_with, to_transmission};
-use crate::rig::need;
-use crate::rig::network::Network;
+use super::libtorrent::{self, assert_used};
+use super::{PIECE, add, finish, from_transmission, session_of, to_transmission, with};
 use crate::rig::payload::Payload;
 
 /// libtorrent's settings: every connection encrypted (0), encrypted where possible (1) or never (2), and what the payload
@@ -23,60 +21,19 @@ const BOTH: u8 = 3;
 
 /// That the one connection which brought or took payload was protected like this.
 fn assert_by(torrent: &Torrent, expected: Protection) {
-    let explanation = torrent.explain();
-    let used: Vec<_> = explanation.peers.iter().filter(|peer| peer.downloaded + peer.uploaded > 0).collect();
-    assert!(!used.is_empty() && used.iter().all(|peer| peer.protection == expected), "{used:?}");
+    assert_used(torrent, |peer| peer.protection == expected);
 }
 
 /// Downloads from libtorrent: we dial it, or it calls us.
 fn get_from_libtorrent(ours: Encryption, theirs: &Value, we_dial: bool, expected: Protection) {
-    if !need::libtorrent() {
-        return;
-    }
-    Network::run(|network| {
-        let payload = Payload::folder(PIECE, None);
-        let folder = payload.empty_folder("out");
-        let session = session_with(network.ours, ours);
-        let torrent = add(&session, &payload.metainfo, &folder, &[]);
-        torrent.wait(std::time::Duration::ZERO);
-        let data = payload.data();
-        let job = Job { torrent: &payload.torrent(), dir: &data, ip: network.theirs };
-        let to_call = if we_dial { Vec::new() } else { session.listen_addrs() };
-        let (mut seeder, port) = clients::libtorrent(&job, true, &to_call, theirs);
-        seeder.wait_for("done");
-        if we_dial {
-            torrent.add_peer(SocketAddr::new(network.theirs, port)).unwrap();
-        }
-        finish(&torrent);
-        assert_by(&torrent, expected);
-        session.shutdown();
-        payload.assert_in(&folder);
-    });
+    let payload = Payload::folder(PIECE, None);
+    libtorrent::get(with(ours), theirs, payload, we_dial, |torrent| assert_by(torrent, expected));
 }
 
 /// libtorrent downloads from us: we dial it, or it calls us.
 fn give_to_libtorrent(ours: Encryption, theirs: &Value, we_dial: bool, expected: Protection) {
-    if !need::libtorrent() {
-        return;
-    }
-    Network::run(|network| {
-        let payload = Payload::folder(PIECE, None);
-        let session = session_with(network.ours, ours);
-        let torrent = add(&session, &payload.metainfo, &payload.data(), &[]);
-        finish(&torrent);
-        let folder = payload.empty_folder("out");
-        let job = Job { torrent: &payload.torrent(), dir: &folder, ip: network.theirs };
-        let to_call = if we_dial { Vec::new() } else { session.listen_addrs() };
-        let (mut getter, port) = clients::libtorrent(&job, false, &to_call, theirs);
-        if we_dial {
-            torrent.add_peer(SocketAddr::new(network.theirs, port)).unwrap();
-        }
-        getter.wait_for("done");
-        getter.kill();
-        assert_by(&torrent, expected);
-        session.shutdown();
-        payload.assert_in(&folder);
-    });
+    let payload = Payload::folder(PIECE, None);
+    libtorrent::give(with(ours), theirs, payload, we_dial, |torrent| assert_by(torrent, expected));
 }
 
 #[test]
@@ -121,9 +78,9 @@ fn plaintext_where_we_never_encrypt_with_a_libtorrent_that_would() {
 
 /// transmission-cli seeds and is dialled, which it must be able to expect.
 fn get_from_transmission(ours: Encryption, theirs: &str) {
-    from_transmission(theirs, |payload, network, port| {
+    from_transmission(theirs, false, |payload, network, port| {
         let folder = payload.empty_folder("out");
-        let session = session_with(network.ours, ours);
+        let session = session_of(network.ours, with(ours));
         let torrent = add(&session, &payload.metainfo, &folder, &[SocketAddr::new(network.theirs, port)]);
         finish(&torrent);
         assert_by(&torrent, Protection::Rc4);
@@ -133,7 +90,7 @@ fn get_from_transmission(ours: Encryption, theirs: &str) {
 }
 
 fn give_to_transmission(ours: Encryption, theirs: &str) {
-    to_transmission(ours, theirs, false, |torrent| assert_by(torrent, Protection::Rc4));
+    to_transmission(with(ours), (theirs, false), false, |torrent| assert_by(torrent, Protection::Rc4));
 }
 
 #[test]

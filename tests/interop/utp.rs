@@ -6,7 +6,8 @@ use ropewalk::{Encryption, PeerConfig, Torrent, Transport, Transports};
 use serde_json::{Value, json};
 
 use super::clients::{self, Job};
-use super::{PIECE, Seeding, add, finish, session_of};
+use super::libtorrent::{self, assert_used};
+use super::{PIECE, Seeding, add, finish, from_transmission, session_of, to_transmission};
 use crate::rig::need;
 use crate::rig::network::Network;
 use crate::rig::payload::Payload;
@@ -22,60 +23,17 @@ fn over(transports: Transports) -> PeerConfig {
 
 /// That what came or went did so over uTP.
 fn assert_by_utp(torrent: &Torrent) {
-    let explanation = torrent.explain();
-    let used: Vec<_> = explanation.peers.iter().filter(|peer| peer.downloaded + peer.uploaded > 0).collect();
-    assert!(!used.is_empty() && used.iter().all(|peer| peer.transport == Transport::Utp), "{used:?}");
+    assert_used(torrent, |peer| peer.transport == Transport::Utp);
 }
 
 /// Downloads from libtorrent: we dial it, or it calls us.
 fn get_from_libtorrent(ours: PeerConfig, theirs: &Value, we_dial: bool) {
-    if !need::libtorrent() {
-        return;
-    }
-    Network::run(|network| {
-        let payload = Payload::single(3_000_017, 256 * 1024, None);
-        let folder = payload.empty_folder("out");
-        let session = session_of(network.ours, ours);
-        let torrent = add(&session, &payload.metainfo, &folder, &[]);
-        torrent.wait(std::time::Duration::ZERO);
-        let data = payload.data();
-        let job = Job { torrent: &payload.torrent(), dir: &data, ip: network.theirs };
-        let to_call = if we_dial { Vec::new() } else { session.listen_addrs() };
-        let (mut seeder, port) = clients::libtorrent(&job, true, &to_call, theirs);
-        seeder.wait_for("done");
-        if we_dial {
-            torrent.add_peer(SocketAddr::new(network.theirs, port)).unwrap();
-        }
-        finish(&torrent);
-        assert_by_utp(&torrent);
-        session.shutdown();
-        payload.assert_in(&folder);
-    });
+    libtorrent::get(ours, theirs, Payload::single(3_000_017, 256 * 1024, None), we_dial, assert_by_utp);
 }
 
 /// libtorrent downloads from us: we dial it, or it calls us.
 fn give_to_libtorrent(ours: PeerConfig, theirs: &Value, we_dial: bool) {
-    if !need::libtorrent() {
-        return;
-    }
-    Network::run(|network| {
-        let payload = Payload::folder(PIECE, None);
-        let session = session_of(network.ours, ours);
-        let torrent = add(&session, &payload.metainfo, &payload.data(), &[]);
-        finish(&torrent);
-        let folder = payload.empty_folder("out");
-        let job = Job { torrent: &payload.torrent(), dir: &folder, ip: network.theirs };
-        let to_call = if we_dial { Vec::new() } else { session.listen_addrs() };
-        let (mut getter, port) = clients::libtorrent(&job, false, &to_call, theirs);
-        if we_dial {
-            torrent.add_peer(SocketAddr::new(network.theirs, port)).unwrap();
-        }
-        getter.wait_for("done");
-        getter.kill();
-        assert_by_utp(&torrent);
-        session.shutdown();
-        payload.assert_in(&folder);
-    });
+    libtorrent::give(ours, theirs, Payload::folder(PIECE, None), we_dial, assert_by_utp);
 }
 
 #[test]
@@ -121,53 +79,28 @@ fn rc4_goes_over_utp_both_ways() {
 
 #[test]
 fn a_transmission_that_prefers_utp_downloads_from_us() {
-    if need::programs(&["transmission-cli"]) {
-        Network::run_off_loopback(|network| {
-            let session = session_of(network.ours, over(Transports::Utp));
-            let Seeding { session, torrent, tracker, payload } = Seeding::from(session, network, true);
-            let folder = payload.empty_folder("out");
-            let job = Job { torrent: &payload.torrent(), dir: &folder, ip: network.theirs };
-            let port = Network::free_port(network.theirs);
-            let getter = clients::transmission_with(&job, port, &payload.empty_folder("config"), "-et", true);
-            tracker.wait_for(&["event=completed"]);
-            assert_by_utp(&torrent);
-            // It writes what it still holds on its way out.
-            getter.interrupt();
-            session.shutdown();
-            payload.assert_bytes_in(&folder);
-        });
-    }
+    to_transmission(over(Transports::Utp), ("-et", true), true, assert_by_utp);
 }
 
 #[test]
 fn a_transmission_that_speaks_utp_seeds_to_us() {
-    if need::programs(&["transmission-cli"]) {
-        Network::run_off_loopback(|network| {
-            let payload = Payload::folder(PIECE, None);
-            let port = Network::free_port(network.theirs);
-            let data = payload.data();
-            let job = Job { torrent: &payload.torrent(), dir: &data, ip: network.theirs };
-            let config = payload.empty_folder("config");
-            let mut seeder = clients::transmission_with(&job, port, &config, "-et", true);
-            seeder.wait_for("Seeding");
-            let folder = payload.empty_folder("out");
-            let session = session_of(network.ours, over(Transports::Utp));
-            let peers = [SocketAddr::new(network.theirs, port)];
-            let torrent = add(&session, &payload.metainfo, &folder, &peers);
-            finish(&torrent);
-            assert_by_utp(&torrent);
-            session.shutdown();
-            payload.assert_in(&folder);
-        });
-    }
+    from_transmission("-et", true, |payload, network, port| {
+        let folder = payload.empty_folder("out");
+        let session = session_of(network.ours, over(Transports::Utp));
+        let torrent = add(&session, &payload.metainfo, &folder, &[SocketAddr::new(network.theirs, port)]);
+        finish(&torrent);
+        assert_by_utp(&torrent);
+        session.shutdown();
+        payload.assert_in(&folder);
+    });
 }
 
 #[test]
 fn an_rqbit_that_speaks_utp_alone_downloads_from_us() {
     if need::unpackaged("rqbit") {
         Network::run(|network| {
-            let session = session_of(network.ours, PeerConfig::default());
-            let Seeding { session, torrent, payload, tracker: _tracker } = Seeding::from(session, network, false);
+            let Seeding { session, torrent, payload, tracker: _tracker } =
+                Seeding::start(network, PeerConfig::default(), false);
             let folder = payload.empty_folder("out");
             let job = Job { torrent: &payload.torrent(), dir: &folder, ip: network.theirs };
             let only_utp = ["--experimental-enable-utp-listen", "--disable-tcp-connect", "--disable-tcp-listen"];

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use super::ends::{Ends, Status, shrink};
+use super::ends::{Ends, Status, move_out};
 use super::ledbat::Ledbat;
 use super::received::{Received, Room};
 use super::rtt::Rtt;
@@ -147,11 +147,6 @@ impl Connection {
     /// How many bytes are worth having ready to be sent.
     pub(super) fn appetite(&self) -> usize {
         self.ledbat.window() as usize
-    }
-
-    /// Payload bytes that wait for others before them.
-    pub(super) fn early_bytes(&self) -> usize {
-        self.received.early_bytes()
     }
 
     /// Takes in a packet for this connection. `early_room`: how many bytes may wait for others before them.
@@ -430,11 +425,8 @@ impl Connection {
             return None;
         }
         (len <= room as usize || in_flight == 0).then(|| {
-            let (first, second) = ends.outgoing.as_slices();
-            let from_first = len.min(first.len());
-            let payload = [&first[..from_first], &second[..len - from_first]].concat();
-            ends.outgoing.drain(..len);
-            shrink(&mut ends.outgoing);
+            let mut payload = vec![0; len];
+            move_out(&mut ends.outgoing, &mut payload);
             (Kind::Data, payload.into())
         })
     }

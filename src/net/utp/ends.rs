@@ -56,9 +56,17 @@ impl Ends {
     }
 }
 
-/// Gives back the memory of bytes that are gone, where that is much.
-pub(super) fn shrink(bytes: &mut VecDeque<u8>) {
-    if bytes.is_empty() && bytes.capacity() > LARGE {
-        *bytes = VecDeque::new();
+/// Moves as many bytes as there are and fit, and says how many. Memory that is not needed any more is given back, where it is
+/// much.
+pub(super) fn move_out(from: &mut VecDeque<u8>, to: &mut [u8]) -> usize {
+    let len = from.len().min(to.len());
+    let (first, second) = from.as_slices();
+    let from_first = len.min(first.len());
+    to[..from_first].copy_from_slice(&first[..from_first]);
+    to[from_first..len].copy_from_slice(&second[..len - from_first]);
+    from.drain(..len);
+    if from.is_empty() && from.capacity() > LARGE {
+        *from = VecDeque::new();
     }
+    len
 }

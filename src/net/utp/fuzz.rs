@@ -44,7 +44,7 @@ pub(crate) fn hear(dialled: bool, mut bytes: &[u8]) {
             Packet::decode(&out).expect("what is sent can be read");
         }
         assert!(connection.poll_timeout().is_none_or(|at| at > now), "what is due is done");
-        assert!(ends.incoming.len() + connection.early_bytes() <= MOST);
+        assert!(ends.incoming.len() + ends.early <= MOST);
         // A slow reader.
         let read = ends.incoming.len().min(1000);
         ends.incoming.drain(..read);

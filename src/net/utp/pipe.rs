@@ -10,13 +10,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::ends::{Ends, Status, shrink};
+use super::ends::{Ends, Status, move_out};
+use crate::net::stream::WRITE_TIMEOUT;
 use crate::net::udp::Waker;
 
 /// Bytes that are taken in to be sent, at the least; more where more may be on the way.
 const LEAST_OUTGOING: usize = 64 << 10;
-/// How long a write may make no progress at all.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A connection as threads use it; clones are the same one. When the last one is dropped, it is closed.
 #[derive(Clone)]
@@ -185,10 +184,9 @@ impl Pipe {
         let deadline = middle.read_timeout.map(|timeout| Instant::now() + timeout);
         while middle.ends.incoming.is_empty() {
             match middle.ends.status {
-                Status::Broken(_) | Status::Finished if middle.ends.closed => return Ok(0),
+                _ if middle.ends.closed => return Ok(0),
                 Status::Finished => return Ok(0),
                 Status::Broken(kind) => return Err(kind.into()),
-                Status::Opening | Status::Open if middle.ends.closed => return Ok(0),
                 Status::Opening | Status::Open => {}
             }
             match deadline {
@@ -232,18 +230,6 @@ impl Pipe {
             }
         }
     }
-}
-
-/// Moves as many bytes as there are and fit, and says how many.
-fn move_out(from: &mut VecDeque<u8>, to: &mut [u8]) -> usize {
-    let len = from.len().min(to.len());
-    let (first, second) = from.as_slices();
-    let from_first = len.min(first.len());
-    to[..from_first].copy_from_slice(&first[..from_first]);
-    to[from_first..len].copy_from_slice(&second[..len - from_first]);
-    from.drain(..len);
-    shrink(from);
-    len
 }
 
 impl Middle {

@@ -169,13 +169,13 @@ impl Connections {
     /// Does something with a connection, and has it polled afterwards.
     fn touch(&mut self, number: u64, now: Instant, act: impl FnOnce(&mut Connection, &mut Ends)) {
         let Some(entry) = self.connections.get_mut(&number) else { return };
-        {
+        let early_bytes = {
             let mut middle = entry.pipe.lock();
             middle.answer_bell();
             act(&mut entry.connection, &mut middle.ends);
             entry.connection.handle_use(&mut middle.ends, now);
-        }
-        let early_bytes = entry.connection.early_bytes();
+            middle.ends.early
+        };
         self.early_bytes = self.early_bytes + early_bytes - entry.early_bytes;
         entry.early_bytes = early_bytes;
         if !std::mem::replace(&mut entry.is_busy, true) {

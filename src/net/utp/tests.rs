@@ -6,11 +6,17 @@ use std::time::Duration;
 use self::pair::{CLEAN, Pair, Path, bytes, ms};
 use super::connection::PAYLOAD;
 use super::ends::Status;
-use crate::wire::utp::{Header, Kind, Packet, SelectiveAck};
+use crate::wire::utp::{HEADER_LEN, Header, Kind, Packet, SelectiveAck};
 
 mod pair;
 mod port;
 mod sockets;
+
+/// A packet that ends the connection of whoever has sent a packet with this number.
+fn reset(ack_nr: u16) -> [u8; HEADER_LEN] {
+    let (connection_id, timestamp, difference, window, seq_nr) = (101, 1, 0, 0, 7);
+    Header { kind: Kind::Reset, connection_id, timestamp, difference, window, seq_nr, ack_nr }.encode()
+}
 
 #[test]
 fn numbers_and_ids_are_those_that_others_use() {
@@ -102,10 +108,7 @@ fn who_does_not_read_is_not_sent_more_than_he_has_room_for_and_is_sent_the_rest_
     let held = pair.sides[1].ends.incoming.len();
     assert!(held <= 1 << 20 && held + PAYLOAD > 1 << 20, "{held}");
     assert_eq!(pair.sides[0].ends.status, Status::Open, "a full house is no silence");
-    pair.sides[1].reads = true;
-    let read: Vec<u8> = pair.sides[1].ends.incoming.drain(..).collect();
-    pair.sides[1].read.extend(read);
-    pair.used(1);
+    pair.read_again(1);
     pair.run("the rest", |pair| pair.sides[1].read.len() == there.len());
     assert!(pair.sides[1].read == there);
 }
@@ -119,10 +122,7 @@ fn room_that_was_told_of_in_vain_is_found_by_trying() {
     pair.run_for(Duration::from_secs(20));
     // What would tell of the room is lost.
     pair.path.lost = 100;
-    pair.sides[1].reads = true;
-    let read: Vec<u8> = pair.sides[1].ends.incoming.drain(..).collect();
-    pair.sides[1].read.extend(read);
-    pair.used(1);
+    pair.read_again(1);
     pair.run_for(ms(1));
     pair.path.lost = 0;
     pair.run("the rest", |pair| pair.sides[1].read.len() == there.len());
@@ -167,10 +167,7 @@ fn what_is_sent_when_there_is_room_again_is_not_late_at_once() {
     pair.sides[1].reads = false;
     pair.write(0, &bytes(2 << 20, 13));
     pair.run_for(Duration::from_secs(20));
-    let read: Vec<u8> = pair.sides[1].ends.incoming.drain(..).collect();
-    pair.sides[1].reads = true;
-    pair.sides[1].read.extend(read);
-    pair.used(1);
+    pair.read_again(1);
     let before = pair.sides[0].sent.len();
     pair.run("the rest", |pair| pair.sides[1].read.len() == 2 << 20);
     let again = pair.sides[0].sent[before..].iter().map(|header| header.seq_nr).collect::<Vec<_>>();
@@ -185,16 +182,7 @@ fn nothing_can_be_written_where_it_would_never_be_sent() {
     pair.close(1);
     pair.run("the end", |pair| pair.sides[0].ends.status == Status::Finished);
     assert!(!pair.sides[0].ends.is_gone, "it may still be answered");
-    let header = Header {
-        kind: Kind::Reset,
-        connection_id: 101,
-        timestamp: 1,
-        difference: 0,
-        window: 0,
-        seq_nr: 7,
-        ack_nr: 65_531,
-    };
-    pair.arrive(0, &header.encode());
+    pair.arrive(0, &reset(65_531));
     assert!(pair.sides[0].ends.is_gone);
     assert_eq!(pair.sides[0].ends.status, Status::Finished, "what came before can be read");
 }
@@ -263,16 +251,14 @@ fn a_caller_that_has_not_seen_the_answer_is_no_caller() {
 
 #[test]
 fn a_reset_ends_it_if_it_answers_something_that_was_sent() {
-    let reset = |ack_nr| {
+    let after = |ack_nr| {
         let mut pair = Pair::connected(CLEAN, 10);
-        let header =
-            Header { kind: Kind::Reset, connection_id: 101, timestamp: 1, difference: 0, window: 0, seq_nr: 7, ack_nr };
-        pair.arrive(0, &header.encode());
+        pair.arrive(0, &reset(ack_nr));
         pair.sides[0].ends.status
     };
     let broken = Status::Broken(ErrorKind::ConnectionReset);
     assert_eq!(
-        [65_531, 65_530, 65_532, 65_534, 40_000, 100].map(reset),
+        [65_531, 65_530, 65_532, 65_534, 40_000, 100].map(after),
         [broken, broken, broken, Status::Open, Status::Open, Status::Open]
     );
     let mut pair = Pair::new(Path { lost: 100, ..CLEAN }, 10);

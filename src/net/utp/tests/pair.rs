@@ -88,6 +88,14 @@ impl Pair {
         self.used(side);
     }
 
+    /// A side that did not read reads all that waits, and what comes from now on.
+    pub(super) fn read_again(&mut self, side: usize) {
+        let Side { ends, read, reads, .. } = &mut self.sides[side];
+        *reads = true;
+        read.extend(ends.incoming.drain(..));
+        self.used(side);
+    }
+
     pub(super) fn close(&mut self, side: usize) {
         self.sides[side].ends.closed = true;
         self.used(side);
